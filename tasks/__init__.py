@@ -1,0 +1,1 @@
+"""seqio Task registrations, one file a dataset family."""

@@ -1,0 +1,30 @@
+"""Every test sees 8 CPU devices, strict shapes and warnings as errors."""
+
+import os
+import pathlib
+
+# Before jax: a machine with an accelerator runs the same tests.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Compiling is most of a test run's time: keep what was compiled. jax names
+# its entries by program, versions and flags, so none of them goes stale.
+_CACHE = pathlib.Path(__file__).parent.parent / 'build' / 'xla_cache'
+jax.config.update('jax_compilation_cache_dir', str(_CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@pytest.fixture(scope='session')
+def collections_dir() -> pathlib.Path:
+  """The folder of real collections, named by GR_JAX_DATA."""
+  folder = os.environ.get('GR_JAX_DATA')
+  if not folder:
+    pytest.skip('GR_JAX_DATA is unset: it names the folder of collections')
+  path = pathlib.Path(folder)
+  assert path.is_dir(), f'GR_JAX_DATA={folder} is no folder'
+  return path
