@@ -1,0 +1,1 @@
+"""Beam search over the identifiers that exist: trie, mask, beams."""
