@@ -1,0 +1,1 @@
+"""Judges a retriever: metrics, baselines, controls, run files, report."""

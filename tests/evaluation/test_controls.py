@@ -1,0 +1,59 @@
+import pytest
+
+from gr_jax.evaluation import controls
+from gr_jax.types import UserError
+
+
+def test_names_of_controls():
+  assert controls.parse_names('') == ()
+  assert controls.parse_names('dense_only, random_ids,dense_only') == (
+    'dense_only',
+    'random_ids',
+  )
+  with pytest.raises(UserError, match="did you mean 'random_ids'"):
+    controls.parse_names('random_id')
+
+
+def test_a_finished_control_is_kept_and_an_interrupted_one_goes_on(tmp_path):
+  folder = tmp_path / 'controls' / 'random_ids'
+  calls = []
+
+  def make(path):
+    calls.append(sorted(entry.name for entry in path.iterdir()))
+    (path / 'checkpoints').mkdir(exist_ok=True)
+    if len(calls) == 1:
+      raise KeyboardInterrupt
+    (path / 'index').mkdir()
+
+  settings = {'steps': 10, 'seed': 1}
+  with pytest.raises(KeyboardInterrupt):
+    controls.ensure(folder, settings, 'sha', make)
+  assert controls.ensure(folder, settings, 'sha', make)
+  assert not controls.ensure(folder, {'seed': 1, 'steps': 10}, 'sha', make)
+  assert calls == [['control.json'], ['checkpoints', 'control.json']]
+
+
+@pytest.mark.parametrize('change', ['settings', 'corpus'])
+def test_a_control_of_something_else_is_made_anew(tmp_path, change):
+  folder = tmp_path / 'control'
+  seen = []
+
+  def make(path):
+    seen.append((path / 'old').exists())
+    (path / 'old').mkdir()
+    (path / 'index').mkdir()
+
+  controls.ensure(folder, {'seed': 1}, 'sha', make)
+  settings = {'seed': 2} if change == 'settings' else {'seed': 1}
+  sha256 = 'other' if change == 'corpus' else 'sha'
+  assert controls.ensure(folder, settings, sha256, make)
+  assert seen == [False, False]
+
+
+def test_a_folder_of_someone_else_is_left_alone(tmp_path):
+  folder = tmp_path / 'control'
+  folder.mkdir()
+  (folder / 'thesis.txt').write_text('mine')
+  with pytest.raises(UserError, match='move it away'):
+    controls.ensure(folder, {}, 'sha', lambda path: None)
+  assert (folder / 'thesis.txt').read_text() == 'mine'

@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from gr_jax.evaluation.protocol import ask, judged_queries, measure
+from gr_jax.evaluation.rankings import Rankings
+from gr_jax.types import Judgement, Query, UserError
+
+
+class Echo:
+  """Finds the document whose number is the query's text."""
+
+  def __init__(self):
+    self.document_ids = [f'd{n}' for n in range(10)]
+    self.batches = []
+
+  def search(self, texts, k):
+    self.batches.append(list(texts))
+    rows_BC = np.array([[int(text)] for text in texts])
+    ones = np.ones(len(texts), np.int64)
+    return Rankings(rows_BC, np.ones_like(rows_BC), ones, ones)
+
+
+def test_batches_have_one_size_and_the_first_is_not_timed():
+  times = iter([100.0, 102.0])
+  system = Echo()
+  texts = [str(n) for n in range(10)]
+  found, rate = ask(system, texts, 100, 4, lambda: next(times))
+  assert found.rows_BC[:, 0].tolist() == list(range(10))
+  assert rate == 5.0
+  assert [len(batch) for batch in system.batches] == [4, 4, 4, 4]
+  assert system.batches[0] == system.batches[1]
+  assert system.batches[-1] == ['8', '9', '9', '9']
+  assert found.documents_scored_B.shape == (10,)
+
+
+def test_few_queries_make_one_small_batch():
+  system = Echo()
+  ask(system, ['3'], 100, 256)
+  assert system.batches == [['3'], ['3']]
+
+
+def test_measure_judges_every_query():
+  queries = [Query(f'q{n}', str(n)) for n in range(5)]
+  judgements = [Judgement(f'q{n}', f'd{max(n, 1)}', 1) for n in range(5)]
+  found = measure('echo', Echo(), queries, judgements, batch=2)
+  assert found.scores.values['R@1'].tolist() == [0, 1, 1, 1, 1]
+  assert found.queries_per_second > 0
+
+
+def test_queries_of_a_split_keep_the_order_of_the_collection():
+  queries = [Query(f'q{n}', '') for n in range(4)]
+  judgements = [Judgement('q3', 'd', 1), Judgement('q1', 'd', 0)]
+  chosen = judged_queries(queries, judgements, 'test')
+  assert [query.id for query in chosen] == ['q1', 'q3']
+  with pytest.raises(UserError, match="split 'dev' should hold judged"):
+    judged_queries(queries, [], 'dev')
