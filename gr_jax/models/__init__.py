@@ -1,0 +1,1 @@
+"""Encoders, the code decoder and the retriever; weight import."""

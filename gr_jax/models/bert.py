@@ -1,0 +1,205 @@
+"""The BERT encoder, as sentence encoders of the MiniLM kind use it.
+
+Devlin et al. 2018 (arXiv 1810.04805): learned positions, layer norm after
+each residual, exact gelu. The pooler and the masked-token head are left out,
+as no sentence encoder reads them.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from gr_jax.models import layers
+from gr_jax.types import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+  """Sizes of a BERT encoder; the defaults are those of MiniLM-L6.
+
+  Attributes:
+    vocab_size: entries of the WordPiece vocabulary.
+    emb_dim: width of the states.
+    num_heads: attention heads.
+    num_layers: encoder layers.
+    mlp_dim: width inside the feed-forward blocks.
+    max_length: learned positions, in tokens; no text may be longer.
+    type_vocab_size: token types; only the first is used.
+    activation: of the feed-forward blocks, a name in layers.ACTIVATIONS.
+    norm_epsilon: added to the variance in layer norms.
+    dropout_rate: share of activations and attention weights zeroed.
+    initializer_stddev: of fresh weights.
+    dtype: of the computation, 'float32' or 'bfloat16'.
+  """
+
+  vocab_size: int = 30522
+  emb_dim: int = 384
+  num_heads: int = 12
+  num_layers: int = 6
+  mlp_dim: int = 1536
+  max_length: int = 512
+  type_vocab_size: int = 2
+  activation: str = 'gelu'
+  norm_epsilon: float = 1e-12
+  dropout_rate: float = 0.1
+  initializer_stddev: float = 0.02
+  dtype: str = 'float32'
+
+
+class BertSelfAttention(nn.Module):
+  """Bidirectional self-attention with biases in every projection."""
+
+  config: BertConfig
+
+  def setup(self):
+    config = self.config
+    self.query = self._dense(('embed', 'joined_kv'))
+    self.key = self._dense(('embed', 'joined_kv'))
+    self.value = self._dense(('embed', 'joined_kv'))
+    self.out = self._dense(('joined_kv', 'embed'))
+    self.dropout = nn.Dropout(config.dropout_rate)
+
+  def _dense(self, axes: tuple[str, str]) -> layers.Dense:
+    config = self.config
+    return layers.Dense(
+      features=config.emb_dim,
+      axes=axes,
+      use_bias=True,
+      dtype=config.dtype,
+      kernel_init=nn.initializers.normal(config.initializer_stddev),
+    )
+
+  def __call__(self, states_BSE, bias_B11S, deterministic: bool):
+    config = self.config
+    scale = (config.emb_dim // config.num_heads) ** -0.5
+    attended = layers.attend(
+      layers.split_heads(self.query(states_BSE) * scale, config.num_heads),
+      layers.split_heads(self.key(states_BSE), config.num_heads),
+      layers.split_heads(self.value(states_BSE), config.num_heads),
+      bias_B11S,
+      lambda weights: self.dropout(weights, deterministic=deterministic),
+    )
+    return self.out(layers.join_heads(attended))
+
+
+class BertMlp(nn.Module):
+  """The feed-forward block."""
+
+  config: BertConfig
+
+  @nn.compact
+  def __call__(self, states_BSE):
+    config = self.config
+    init = nn.initializers.normal(config.initializer_stddev)
+    hidden = layers.Dense(
+      features=config.mlp_dim,
+      axes=('embed', 'mlp'),
+      use_bias=True,
+      dtype=config.dtype,
+      kernel_init=init,
+      name='wi',
+    )(states_BSE)
+    hidden = layers.activation(config.activation)(hidden)
+    hidden = layers.constrain(hidden, 'batch', 'length', 'mlp')
+    return layers.Dense(
+      features=config.emb_dim,
+      axes=('mlp', 'embed'),
+      use_bias=True,
+      dtype=config.dtype,
+      kernel_init=init,
+      name='wo',
+    )(hidden)
+
+
+class BertLayer(nn.Module):
+  """Attention and feed-forward block, each followed by residual and norm."""
+
+  config: BertConfig
+
+  def setup(self):
+    config = self.config
+    self.attention = BertSelfAttention(config)
+    self.mlp = BertMlp(config)
+    self.attention_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
+    self.mlp_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
+    self.dropout = nn.Dropout(config.dropout_rate)
+
+  def __call__(self, states_BSE, bias_B11S, deterministic: bool):
+    attended = self.attention(states_BSE, bias_B11S, deterministic)
+    attended = self.dropout(attended, deterministic=deterministic)
+    states_BSE = self.attention_norm(states_BSE + attended)
+    hidden = self.dropout(self.mlp(states_BSE), deterministic=deterministic)
+    states_BSE = self.mlp_norm(states_BSE + hidden)
+    return layers.constrain(states_BSE, 'batch', 'length', 'embed')
+
+
+class BertLayers(nn.Module):
+  """The stack of layers, named apart from the embeddings as in T5X."""
+
+  config: BertConfig
+
+  def setup(self):
+    self.layers = [
+      BertLayer(self.config) for _ in range(self.config.num_layers)
+    ]
+
+  def __call__(self, states_BSE, bias_B11S, deterministic: bool):
+    for layer in self.layers:
+      states_BSE = layer(states_BSE, bias_B11S, deterministic)
+    return states_BSE
+
+
+class BertEncoder(nn.Module):
+  """Token ids to states; padding (id 0) is never read.
+
+  Attributes:
+    config: sizes.
+  """
+
+  config: BertConfig
+
+  def setup(self):
+    config = self.config
+    self.token_embedder = self._embed(config.vocab_size, 'vocab')
+    self.position_embedder = self._embed(config.max_length, 'abspos_buckets')
+    self.type_embedder = self._embed(config.type_vocab_size, 'abspos_buckets')
+    self.embedding_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
+    self.dropout = nn.Dropout(config.dropout_rate)
+    self.encoder = BertLayers(config)
+
+  def _embed(self, size: int, axis: str) -> layers.Embed:
+    return layers.Embed(
+      size=size,
+      features=self.config.emb_dim,
+      axes=(axis, 'embed'),
+      dtype=self.config.dtype,
+      stddev=self.config.initializer_stddev,
+    )
+
+  def __call__(self, tokens_BS, *, deterministic: bool = True) -> jax.Array:
+    """Encodes a batch.
+
+    Args:
+      tokens_BS: int32 ids, [CLS] first, padded with 0 at the end.
+      deterministic: False applies dropout, with the rng named 'dropout'.
+
+    Returns:
+      [B, S, E] states; those of padding have no meaning.
+    """
+    length = tokens_BS.shape[1]
+    if length > self.config.max_length:
+      raise UserError(
+        f'The BERT encoder has {self.config.max_length} positions, but the '
+        f'texts have {length} tokens: lower the length in tokens.'
+      )
+    # One token type and one position for all rows: [1, S, E].
+    place = self.position_embedder(jnp.arange(length)[None])
+    place += self.type_embedder(jnp.zeros((1, length), jnp.int32))
+    states_BSE = self.token_embedder(tokens_BS) + place
+    states_BSE = self.embedding_norm(states_BSE)
+    states_BSE = self.dropout(states_BSE, deterministic=deterministic)
+    states_BSE = layers.constrain(states_BSE, 'batch', 'length', 'embed')
+    bias_B11S = layers.attention_bias(layers.token_mask(tokens_BS))
+    return self.encoder(states_BSE, bias_B11S, deterministic)
