@@ -63,19 +63,23 @@ def ensure(
   mark = folder / _STAMP
   if mark.is_file():
     found = json.loads(mark.read_text(encoding='utf-8'))
-    if found.get('sha256') == stamp:
-      if (folder / 'index').is_dir():
-        return False
-    else:
+    if found.get('sha256') != stamp:
       shutil.rmtree(folder)
+    elif found.get('finished') and (folder / 'index').is_dir():
+      return False
   elif folder.exists() and any(folder.iterdir()):
     raise UserError(
       f'{folder} should hold a control made here, it has no {_STAMP}: move '
       'it away'
     )
   folder.mkdir(parents=True, exist_ok=True)
-  partial = mark.with_name(mark.name + '.tmp')
-  partial.write_text(json.dumps({'sha256': stamp}) + '\n', encoding='utf-8')
-  os.replace(partial, mark)
+  _write(mark, {'sha256': stamp, 'finished': False})
   make(folder)
+  _write(mark, {'sha256': stamp, 'finished': True})
   return True
+
+
+def _write(path: Path, contents: Mapping[str, object]) -> None:
+  partial = path.with_name(path.name + '.tmp')
+  partial.write_text(json.dumps(contents) + '\n', encoding='utf-8')
+  os.replace(partial, path)

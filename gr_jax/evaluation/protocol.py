@@ -9,7 +9,7 @@ import numpy as np
 
 from gr_jax.evaluation import metrics
 from gr_jax.evaluation.rankings import Rankings, canonical, concatenate
-from gr_jax.types import Judgement, Query, UserError
+from gr_jax.types import Judgement, Query
 
 
 class System(Protocol):
@@ -39,29 +39,6 @@ class Measured:
   rankings: Rankings
   scores: metrics.Scores
   queries_per_second: float
-
-
-def judged_queries(
-  queries: Sequence[Query], judgements: Sequence[Judgement], split: str
-) -> list[Query]:
-  """The queries of a split, in the collection's order.
-
-  Args:
-    queries: all queries of a collection.
-    judgements: of one split.
-    split: its name, for the error.
-
-  Returns:
-    The queries that have a judgement, relevant or not.
-  """
-  wanted = {judgement.query_id for judgement in judgements}
-  chosen = [query for query in queries if query.id in wanted]
-  if not chosen:
-    raise UserError(
-      f'split {split!r} should hold judged queries, it holds none: check its '
-      'qrels file'
-    )
-  return chosen
 
 
 def ask(

@@ -55,6 +55,12 @@ class Setting:
   corpus_sha256: str
 
 
+def slug(name: str) -> str:
+  """A row's name as it stands in the names of files."""
+  words = ''.join(c if c.isalnum() else ' ' for c in name.lower())
+  return '_'.join(words.split())
+
+
 def versions() -> dict[str, str]:
   """Versions of Python and of the packages that the numbers depend on."""
   found = {'python': platform.python_version()}

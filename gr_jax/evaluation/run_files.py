@@ -2,26 +2,11 @@
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from gr_jax.evaluation.rankings import Rankings, canonical
 from gr_jax.types import NO_DOC, UserError
-
-
-def check_ids(ids: Iterable[str], kind: str) -> None:
-  """Refuses ids that the format cannot hold, before anything is measured.
-
-  Args:
-    ids: query or document ids.
-    kind: 'query' or 'document', for the error.
-  """
-  for name in ids:
-    if not name or name.split() != [name]:
-      raise UserError(
-        f'{kind} id {name!r} should hold no white space to stand in a TREC '
-        'run file: rename it in the collection'
-      )
 
 
 def write_run(
@@ -32,6 +17,9 @@ def write_run(
   system: str,
 ) -> None:
   """Writes rankings so that trec_eval sees exactly their order.
+
+  The collection's reader refuses ids with white space, which the format
+  cannot hold.
 
   Args:
     path: the file, replaced by an atomic rename.

@@ -21,16 +21,30 @@ def test_a_finished_control_is_kept_and_an_interrupted_one_goes_on(tmp_path):
   def make(path):
     calls.append(sorted(entry.name for entry in path.iterdir()))
     (path / 'checkpoints').mkdir(exist_ok=True)
+    # A build that is killed leaves the folder of its index behind.
+    (path / 'index').mkdir(exist_ok=True)
     if len(calls) == 1:
       raise KeyboardInterrupt
-    (path / 'index').mkdir()
 
   settings = {'steps': 10, 'seed': 1}
   with pytest.raises(KeyboardInterrupt):
     controls.ensure(folder, settings, 'sha', make)
   assert controls.ensure(folder, settings, 'sha', make)
   assert not controls.ensure(folder, {'seed': 1, 'steps': 10}, 'sha', make)
-  assert calls == [['control.json'], ['checkpoints', 'control.json']]
+  assert calls == [['control.json'], ['checkpoints', 'control.json', 'index']]
+
+
+def test_a_control_without_its_index_is_made_again(tmp_path):
+  calls = []
+
+  def make(path):
+    calls.append(path)
+    (path / 'index').mkdir()
+
+  controls.ensure(tmp_path / 'c', {}, 'sha', make)
+  (tmp_path / 'c' / 'index').rmdir()
+  assert controls.ensure(tmp_path / 'c', {}, 'sha', make)
+  assert len(calls) == 2
 
 
 @pytest.mark.parametrize('change', ['settings', 'corpus'])

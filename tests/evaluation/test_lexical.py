@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gr_jax.data.collection import Collection
+from gr_jax.evaluation.judging import questions
 from gr_jax.evaluation.lexical import Lexical
-from gr_jax.evaluation.protocol import judged_queries, measure
+from gr_jax.evaluation.protocol import measure
 from gr_jax.types import NO_DOC, Document, UserError
 
 WORDS = ('apple', 'river', 'stone', 'cloud', 'horse', 'piano', 'green')
@@ -79,9 +80,8 @@ def test_a_corpus_without_a_word_finds_nothing():
 )
 def test_bm25_of_real_collections(collections_dir, name, expected):
   collection = Collection(collections_dir / name)
-  judgements = collection.judgements('test')
-  queries = judged_queries(list(collection.queries()), judgements, 'test')
+  asked = questions(collection, 'test')
   lexical = Lexical(collection.documents())
-  measured = measure('BM25', lexical, queries, judgements)
+  measured = measure('BM25', lexical, asked.queries, asked.judgements)
   means = tuple(measured.scores.means().values())
   assert means == pytest.approx(expected, abs=0.003)

@@ -1,9 +1,8 @@
 import numpy as np
-import pytest
 
-from gr_jax.evaluation.protocol import ask, judged_queries, measure
+from gr_jax.evaluation.protocol import ask, measure
 from gr_jax.evaluation.rankings import Rankings
-from gr_jax.types import Judgement, Query, UserError
+from gr_jax.types import Judgement, Query
 
 
 class Echo:
@@ -45,12 +44,3 @@ def test_measure_judges_every_query():
   found = measure('echo', Echo(), queries, judgements, batch=2)
   assert found.scores.values['R@1'].tolist() == [0, 1, 1, 1, 1]
   assert found.queries_per_second > 0
-
-
-def test_queries_of_a_split_keep_the_order_of_the_collection():
-  queries = [Query(f'q{n}', '') for n in range(4)]
-  judgements = [Judgement('q3', 'd', 1), Judgement('q1', 'd', 0)]
-  chosen = judged_queries(queries, judgements, 'test')
-  assert [query.id for query in chosen] == ['q1', 'q3']
-  with pytest.raises(UserError, match="split 'dev' should hold judged"):
-    judged_queries(queries, [], 'dev')

@@ -4,7 +4,7 @@ import pytest
 
 from gr_jax.evaluation.metrics import score
 from gr_jax.evaluation.rankings import Rankings
-from gr_jax.evaluation.run_files import check_ids, read_run, write_run
+from gr_jax.evaluation.run_files import read_run, write_run
 from gr_jax.types import NO_DOC, Judgement, UserError
 
 GOLDEN = """\
@@ -70,10 +70,3 @@ def test_bad_run_files_are_refused_with_file_and_line(tmp_path, text, message):
   path.write_text(text)
   with pytest.raises(UserError, match=message):
     read_run(path)
-
-
-def test_ids_that_break_the_format_are_refused():
-  check_ids(['a', 'b-1', 'Ärger'], 'document')
-  for bad in ('two words', '', 'tab\t'):
-    with pytest.raises(UserError, match='white space'):
-      check_ids(['a', bad], 'document')

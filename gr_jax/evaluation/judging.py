@@ -1,0 +1,82 @@
+"""Puts every system through one split and keeps what it answered."""
+
+import dataclasses
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from gr_jax.data.collection import Collection
+from gr_jax.evaluation import protocol, report, run_files
+from gr_jax.index.index import Index
+from gr_jax.types import Judgement, Query, UserError
+
+
+def check_documents(
+  index: Index, index_path: pathlib.Path, collection: Collection
+) -> None:
+  """Refuses an index of another corpus than the one that is judged."""
+  there = collection.document_index().keys()
+  indexed = set(index.document_ids)
+  if indexed != there:
+    raise UserError(
+      f'{index_path} should hold the documents of {collection.directory}: '
+      f'{len(there - indexed)} are missing and {len(indexed - there)} are '
+      'foreign; index the corpus again'
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Questions:
+  """The judged queries of a split, in the collection's order."""
+
+  split: str
+  queries: Sequence[Query]
+  judgements: Sequence[Judgement]
+
+
+def questions(collection: Collection, split: str) -> Questions:
+  """Reads a split; to be called before anything that takes long.
+
+  Args:
+    collection: queries and judgements.
+    split: of the judgements.
+
+  Returns:
+    The queries that have a judgement, relevant or not.
+  """
+  judgements = collection.judgements(split)
+  wanted = {judgement.query_id for judgement in judgements}
+  queries = [query for query in collection.queries() if query.id in wanted]
+  if not queries:
+    raise UserError(
+      f'split {split!r} of {collection.directory} should hold judged queries, '
+      'it holds none: check its qrels file'
+    )
+  return Questions(split, queries, judgements)
+
+
+def judge(
+  systems: Iterable[tuple[str, protocol.System]],
+  asked: Questions,
+  folder: pathlib.Path,
+  batch: int = 256,
+) -> list[protocol.Measured]:
+  """Asks all systems the queries of a split and writes their run files.
+
+  Args:
+    systems: row names and systems, in the order of the table; taken one at
+      a time, so that a generator need not hold them all.
+    asked: queries and judgements.
+    folder: for the TREC run files, NAME.SPLIT.trec.
+    batch: queries asked at once.
+
+  Returns:
+    A row for each system.
+  """
+  query_ids = [query.id for query in asked.queries]
+  rows = []
+  for name, system in systems:
+    row = protocol.measure(name, system, asked.queries, asked.judgements, batch)
+    path = folder / f'{report.slug(name)}.{asked.split}.trec'
+    run_files.write_run(path, query_ids, row.document_ids, row.rankings, name)
+    rows.append(row)
+  return rows
