@@ -1,0 +1,1 @@
+"""Readers, vocabularies, preparation and the loader of examples."""

@@ -1,0 +1,216 @@
+"""Batches of prepared examples, in random order, resumable; no TensorFlow."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import grain
+import numpy as np
+
+from gr_jax.data.prepared import PreparedData
+from gr_jax.types import UserError, near_miss
+
+
+@dataclasses.dataclass(frozen=True)
+class LoaderSettings:
+  """How examples become batches.
+
+  Attributes:
+    batch_size: examples of one step, over all processes.
+    rates: how often each source is drawn from, relative to each other;
+      sources that are not named are not used.
+    seed: of the order; every epoch of a source has its own.
+    prefetch: batches made ahead of the step.
+  """
+
+  batch_size: int = 256
+  rates: Mapping[str, float] = dataclasses.field(
+    default_factory=lambda: {
+      'labelled': 1.0,
+      'spans': 1.0,
+      'extractive': 1.0,
+    }
+  )
+  seed: int = 0
+  prefetch: int = 4
+
+
+class Vectors(Protocol):
+  """Encoder outputs that stand in for tokens when the encoder is frozen."""
+
+  documents: np.ndarray  # [N, E]
+  queries: Mapping[str, np.ndarray]  # source: [examples, E]
+
+
+def used_rates(prepared: PreparedData, settings: LoaderSettings) -> dict:
+  """The rates of the sources that hold examples, in sorted order.
+
+  A collection without labelled queries has an empty source of that name;
+  what it would have got goes to the others. The door reports what is left
+  out.
+
+  Raises:
+    UserError: for an unknown source, a bad rate, or nothing to draw from.
+  """
+  for name, rate in settings.rates.items():
+    if name not in prepared.sources:
+      there = sorted(prepared.sources)
+      raise UserError(
+        f'rates: no source {name!r} was prepared; there are {there}'
+        f'{near_miss(name, there)}'
+      )
+    if not (np.isfinite(rate) and rate >= 0):
+      raise UserError(f'rates: {name!r} must be 0 or more, got {rate}')
+  used = {
+    name: float(rate)
+    for name, rate in sorted(settings.rates.items())
+    if rate > 0 and len(prepared.sources[name])
+  }
+  if not used:
+    raise UserError(
+      f'rates: none of {dict(settings.rates)} has examples in '
+      f'{prepared.directory}'
+    )
+  return used
+
+
+class _Positions(grain.MapDataset):
+  """The examples of one source as (source number, position) pairs."""
+
+  def __init__(self, source_number: int, size: int):
+    super().__init__()
+    self._source_number = source_number
+    self._size = size
+
+  def __len__(self) -> int:
+    return self._size
+
+  def __getitem__(self, index: int) -> tuple[int, int]:
+    return self._source_number, index % self._size
+
+
+class _Gather:
+  """Turns the positions of a batch into its arrays."""
+
+  def __init__(self, prepared: PreparedData, vectors: Vectors | None):
+    self._prepared = prepared
+    self._names = sorted(prepared.sources)
+    self._vectors = vectors
+    if vectors is not None:
+      _check_vectors(prepared, vectors)
+
+  def __call__(self, positions_B2: np.ndarray) -> dict[str, np.ndarray]:
+    source_B, example_B = positions_B2.astype(np.int32).T
+    document_B = np.empty_like(example_B)
+    queries: list = [None] * len(source_B)
+    for number in np.unique(source_B):
+      name = self._names[number]
+      rows = np.flatnonzero(source_B == number)
+      examples = example_B[rows]
+      source = self._prepared.sources[name]
+      document_B[rows] = source.document_indices[examples]
+      found = (
+        source.query_tokens(examples)
+        if self._vectors is None
+        else self._vectors.queries[name][examples]
+      )
+      for row, query in zip(rows, found, strict=True):
+        queries[row] = query
+    batch = {
+      'document_index': document_B,
+      'source': source_B,
+      'example': example_B,
+    }
+    if self._vectors is not None:
+      batch['query_vectors'] = np.stack(queries)
+      batch['document_vectors'] = np.asarray(
+        self._vectors.documents[document_B]
+      )
+      return batch
+    documents = self._prepared.document_tokens(document_B)
+    batch['query_tokens'] = pad(queries, self._prepared.query_length)
+    batch['document_tokens'] = pad(documents, self._prepared.document_length)
+    return batch
+
+
+def batches(
+  prepared: PreparedData,
+  settings: LoaderSettings,
+  process_index: int = 0,
+  process_count: int = 1,
+  vectors: Vectors | None = None,
+) -> grain.DatasetIterator:
+  """An endless iterator of this process's share of each batch.
+
+  Args:
+    prepared: the examples.
+    settings: batch size, rates and seed.
+    process_index: which share.
+    process_count: how many processes share a batch.
+    vectors: stands in for tokens when given.
+
+  Returns:
+    A grain iterator with `get_state` and `set_state`, both O(1). It yields
+    'query_tokens' and 'document_tokens' (int32, padded with 0) or
+    'query_vectors' and 'document_vectors', and always 'document_index',
+    'source' (position in the sorted names of `prepared.sources`) and
+    'example', int32 [B].
+
+  Raises:
+    UserError: when the settings do not fit the examples.
+  """
+  if settings.batch_size < 1 or settings.batch_size % process_count:
+    raise UserError(
+      f'batch_size must be a positive multiple of the {process_count} '
+      f'processes, got {settings.batch_size}'
+    )
+  rates = used_rates(prepared, settings)
+  names = sorted(prepared.sources)
+  sources = []
+  for name in rates:
+    number = names.index(name)
+    positions = _Positions(number, len(prepared.sources[name]))
+    # A source's order must not depend on which others are mixed in.
+    sources.append(
+      positions.seed(_source_seed(settings.seed, name)).shuffle().repeat(None)
+    )
+  mixed = grain.MapDataset.mix(sources, weights=list(rates.values()))
+  gather = _Gather(prepared, vectors)
+  dataset = (
+    mixed[process_index::process_count]
+    .batch(settings.batch_size // process_count, batch_fn=np.asarray)
+    .map(gather)
+  )
+  options = grain.ReadOptions(
+    num_threads=1, prefetch_buffer_size=settings.prefetch
+  )
+  return iter(dataset.to_iter_dataset(options))
+
+
+def pad(tokens: Sequence[np.ndarray], length: int) -> np.ndarray:
+  """Rows of tokens as int32 [rows, length], padded with 0."""
+  padded = np.zeros((len(tokens), length), np.int32)
+  for row, ids in enumerate(tokens):
+    padded[row, : len(ids)] = ids
+  return padded
+
+
+def _source_seed(seed: int, name: str) -> int:
+  return (
+    int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
+    & 0x7FFFFFFF
+  )
+
+
+def _check_vectors(prepared: PreparedData, vectors: Vectors) -> None:
+  if len(vectors.documents) != len(prepared.document_ids):
+    raise UserError(
+      f'vectors of {len(vectors.documents)} documents do not fit the '
+      f'{len(prepared.document_ids)} prepared ones; encode them again'
+    )
+  for name, source in prepared.sources.items():
+    if name in vectors.queries and len(vectors.queries[name]) != len(source):
+      raise UserError(
+        f'{len(vectors.queries[name])} vectors of {name!r} queries do not fit '
+        f'the {len(source)} prepared ones; encode them again'
+      )
