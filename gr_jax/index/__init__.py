@@ -1,0 +1,1 @@
+"""The index: identifiers, trie, vectors and texts, in memory and on disk."""

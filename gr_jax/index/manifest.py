@@ -1,0 +1,110 @@
+"""What an index version consists of: a size and a checksum of every file."""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from gr_jax.types import UserError
+
+FORMAT = 1
+NAME = 'manifest.json'
+# Files up to this size are hashed at every load: some milliseconds in all.
+SMALL_FILE = 1 << 22
+
+
+def file_sha256(path: pathlib.Path) -> str:
+  """Hex digest of a file's bytes."""
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
+  """Hex digest of named arrays, whatever file holds them.
+
+  Args:
+    arrays: for instance the parameters of a model by flat name.
+  """
+  digest = hashlib.sha256()
+  for name in sorted(arrays):
+    array = np.ascontiguousarray(arrays[name])
+    digest.update(f'{name} {array.dtype.str} {array.shape}\n'.encode())
+    digest.update(array.reshape(-1).view(np.uint8))
+  return digest.hexdigest()
+
+
+def write_manifest(
+  directory: pathlib.Path, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Lists all files of a directory in its manifest.
+
+  Args:
+    directory: a finished version, not yet published.
+    facts: what else the manifest says of the index.
+
+  Returns:
+    The manifest.
+  """
+  files = {}
+  for path in sorted(directory.rglob('*')):
+    if path.is_file():
+      name = path.relative_to(directory).as_posix()
+      files[name] = {
+        'bytes': path.stat().st_size,
+        'sha256': file_sha256(path),
+      }
+  manifest = {'format': FORMAT, **facts, 'files': files}
+  text = json.dumps(manifest, indent=1, sort_keys=True) + '\n'
+  (directory / NAME).write_text(text, encoding='utf-8')
+  return manifest
+
+
+def read_manifest(
+  directory: pathlib.Path, sha256: str, verify: bool
+) -> dict[str, Any]:
+  """Reads a manifest and checks the files against it.
+
+  Args:
+    directory: a published version.
+    sha256: the manifest's own checksum, kept outside of it.
+    verify: hash every file, not only the small ones.
+
+  Returns:
+    The manifest.
+  """
+  path = directory / NAME
+  if not path.is_file():
+    raise UserError(f'{path} is missing: build the index again')
+  if file_sha256(path) != sha256:
+    raise UserError(f'{path} is damaged or changed: build the index again')
+  manifest = json.loads(path.read_text(encoding='utf-8'))
+  if manifest['format'] != FORMAT:
+    raise UserError(
+      f'{path} has format {manifest["format"]}, this program reads {FORMAT}:'
+      ' build the index again'
+    )
+  for name, entry in manifest['files'].items():
+    _check_file(directory / name, entry, verify)
+  return manifest
+
+
+def _check_file(
+  path: pathlib.Path, entry: Mapping[str, Any], verify: bool
+) -> None:
+  """Refuses a file that is not as the manifest says."""
+  if not path.is_file():
+    raise UserError(f'{path} is missing: build the index again')
+  size = path.stat().st_size
+  if size != entry['bytes']:
+    raise UserError(
+      f'{path} should have {entry["bytes"]} bytes, it has {size}: build the'
+      ' index again'
+    )
+  if (verify or size <= SMALL_FILE) and file_sha256(path) != entry['sha256']:
+    raise UserError(
+      f'{path} is damaged or changed (its checksum differs): build the index'
+      ' again'
+    )

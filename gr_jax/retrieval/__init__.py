@@ -1,0 +1,1 @@
+"""From texts to documents: encoding a corpus, searching an index."""

@@ -1,0 +1,149 @@
+"""The compiled search: tokens in, ranked documents out, in one call."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from gr_jax.decoding.beam import FLOOR, Beams, beam_search
+from gr_jax.decoding.trie import TrieTables
+from gr_jax.types import NO_DOC
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+  """Documents of a query, in generative order or ranked.
+
+  Attributes:
+    documents_BC: document numbers, NO_DOC where there is none.
+    scores_BC: final scores, FLOOR where there is no document.
+    generative_BC: scores of the documents' identifiers.
+    dense_BC: dot products of query and document vectors.
+  """
+
+  documents_BC: jax.Array
+  scores_BC: jax.Array
+  generative_BC: jax.Array
+  dense_BC: jax.Array
+
+
+@functools.partial(
+  jax.jit, static_argnames=('model', 'length', 'width', 'candidates', 'k')
+)
+def search_program(
+  model: Any,
+  params: Any,
+  tables: TrieTables,
+  vectors_ND: jax.Array,
+  tokens_BS: jax.Array,
+  budget: jax.Array,
+  weights: tuple[jax.Array, jax.Array],
+  *,
+  length: int,
+  width: int,
+  candidates: int,
+  k: int,
+) -> tuple[Candidates, jax.Array]:
+  """Searches a batch of queries.
+
+  Args:
+    model: a Retriever, or anything that answers `apply` for its methods
+      'encode', 'start' and 'decode'.
+    params: of the model.
+    tables: the trie of the index.
+    vectors_ND: the index's document vectors, padded.
+    tokens_BS: the queries, 0 pads.
+    budget: int32, documents scored for a query at most.
+    weights: of the generative and of the dense score.
+    length: L, codes of an identifier.
+    width: W, beams.
+    candidates: C, room for `budget` documents.
+    k: documents returned for a query, at most C.
+
+  Returns:
+    The k best documents, and [B] the documents that were scored.
+  """
+
+  def apply(method, *args):
+    return model.apply({'params': params}, *args, method=method)
+
+  encoding = apply('encode', tokens_BS)
+  # `start` takes a number of beams, not an array: it is a shape.
+  state = model.apply({'params': params}, encoding, width, method='start')
+
+  def step_fn(state, codes_BW, level):
+    return apply('decode', encoding, state, codes_BW, level)
+
+  beams = beam_search(step_fn, state, tables, width, length)
+  documents_BC, beams_BC = expand_buckets(beams, tables, candidates, budget)
+  valid_BC = documents_BC != NO_DOC
+  generative_BC = jnp.take_along_axis(beams.scores_BW, beams_BC, axis=1)
+  dense_BC = dense_scores(encoding.vectors_BD, vectors_ND, documents_BC)
+  scores_BC = weights[0] * generative_BC + weights[1] * dense_BC
+  found = Candidates(
+    documents_BC=documents_BC,
+    scores_BC=jnp.where(valid_BC, scores_BC, FLOOR),
+    generative_BC=jnp.where(valid_BC, generative_BC, FLOOR),
+    dense_BC=jnp.where(valid_BC, dense_BC, FLOOR),
+  )
+  _, best_BC = jax.lax.top_k(found.scores_BC, k)
+  ranked = jax.tree.map(
+    lambda rows: jnp.take_along_axis(rows, best_BC, axis=1), found
+  )
+  return ranked, jnp.sum(valid_BC, axis=1, dtype=jnp.int32)
+
+
+def expand_buckets(
+  beams: Beams, tables: TrieTables, candidates: int, budget: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """The documents of the beams' buckets, best beam first.
+
+  Args:
+    beams: finished beams.
+    tables: the trie.
+    candidates: C, room for documents.
+    budget: int32, documents taken at most; within a bucket corpus order.
+
+  Returns:
+    [B, C] document numbers (NO_DOC behind the last) and [B, C] their beams.
+  """
+  leaves_BW = jnp.maximum(beams.leaves_BW, 0)
+  starts_BW = tables.leaf_offsets[leaves_BW]
+  sizes_BW = jnp.where(
+    beams.valid_BW, tables.leaf_offsets[leaves_BW + 1] - starts_BW, 0
+  )
+  # A bucket past the budget adds nothing, so sums stay far from overflow.
+  ends_BW = jnp.cumsum(jnp.minimum(sizes_BW, candidates), axis=1)
+  places_C = jnp.arange(candidates, dtype=jnp.int32)
+  beams_BC = jax.vmap(
+    lambda ends: jnp.searchsorted(ends, places_C, side='right')
+  )(ends_BW)
+  taken_BC = (beams_BC < ends_BW.shape[1]) & (places_C < budget)[None, :]
+  beams_BC = jnp.minimum(beams_BC, ends_BW.shape[1] - 1)
+  before_BW = ends_BW - jnp.minimum(sizes_BW, candidates)
+  slots_BC = (
+    jnp.take_along_axis(starts_BW - before_BW, beams_BC, axis=1)
+    + places_C[None, :]
+  )
+  documents_BC = tables.leaf_documents[jnp.where(taken_BC, slots_BC, 0)]
+  return jnp.where(taken_BC, documents_BC, NO_DOC), beams_BC
+
+
+def dense_scores(
+  queries_BD: jax.Array, vectors_ND: jax.Array, documents_BC: jax.Array
+) -> jax.Array:
+  """[B, C] dot products, query by query so that the gather stays in cache."""
+
+  def one(query):
+    vector_D, documents_C = query
+    gathered_CD = vectors_ND[jnp.maximum(documents_C, 0)]
+    return jnp.einsum(
+      'CD,D->C',
+      gathered_CD.astype(jnp.float32),
+      vector_D.astype(jnp.float32),
+    )
+
+  return jax.lax.map(one, (queries_BD, documents_BC))

@@ -1,0 +1,273 @@
+"""Searches an index with texts: documents with scores and code paths."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr_jax.decoding.beam import FLOOR
+from gr_jax.decoding.trie import capacity
+from gr_jax.index.index import Index
+from gr_jax.retrieval.program import search_program
+from gr_jax.types import NO_DOC, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchSettings:
+  """How an index is searched.
+
+  Attributes:
+    beams: W, identifiers kept while decoding; no more than documents scored
+      are of use.
+    fraction: documents scored for a query, as a share of the corpus.
+    documents_scored: the same as a number, instead of the share.
+    generative_weight: of the identifier's score in the final score.
+    dense_weight: of the dot product of query and document vectors.
+    batch_sizes: queries of a compiled program; smaller batches are padded to
+      the next of them, larger ones are cut.
+  """
+
+  beams: int = 100
+  fraction: float = 0.05
+  documents_scored: int | None = None
+  generative_weight: float = 0.02
+  dense_weight: float = 1.0
+  batch_sizes: tuple[int, ...] = (1, 32)
+
+  def __post_init__(self):
+    _require(self.beams >= 1, 'beams', '1 or more', self.beams)
+    _require(0 < self.fraction <= 1, 'fraction', 'in (0, 1]', self.fraction)
+    budget = self.documents_scored
+    _require(
+      budget is None or budget >= 1, 'documents_scored', '1 or more', budget
+    )
+    sizes = self.batch_sizes
+    _require(
+      bool(sizes) and min(sizes) >= 1 and list(sizes) == sorted(sizes),
+      'batch_sizes',
+      'rising numbers',
+      sizes,
+    )
+
+  def budget(self, documents: int) -> int:
+    """Documents scored for a query in a corpus of `documents`."""
+    wanted = self.documents_scored
+    if wanted is None:
+      wanted = max(int(self.fraction * documents), 1)
+    return min(wanted, documents)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+  """A document that a query found.
+
+  Attributes:
+    document: its number in the index.
+    document_id: its id in the collection.
+    title: may be empty.
+    snippet: the beginning of its text.
+    score: what it is ranked by.
+    generative_score: of its identifier.
+    dense_score: dot product of the query's and its vector.
+    codes: its identifier.
+  """
+
+  document: int
+  document_id: str
+  title: str
+  snippet: str
+  score: float
+  generative_score: float
+  dense_score: float
+  codes: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchBatch:
+  """Ranked documents of many queries, as arrays.
+
+  Attributes:
+    documents_BC: document numbers, best first, NO_DOC behind the last.
+    scores_BC: what they are ranked by, FLOOR where there is no document.
+    generative_BC: scores of their identifiers.
+    dense_BC: dot products with the queries' vectors.
+    documents_scored_B: distinct documents that received a final score.
+    code_scores_B: products of a decoder state with a code, W x L x K.
+  """
+
+  documents_BC: np.ndarray
+  scores_BC: np.ndarray
+  generative_BC: np.ndarray
+  dense_BC: np.ndarray
+  documents_scored_B: np.ndarray
+  code_scores_B: np.ndarray
+
+
+class Tokenizer(Protocol):
+  """What a searcher asks of a vocabulary."""
+
+  pad_id: int
+
+  def encode_batch(
+    self, texts: Sequence[str], length: int
+  ) -> Sequence[Sequence[int]]:
+    """Token ids of each text, at most `length`."""
+    ...
+
+
+class Searcher:
+  """An index, a model and a vocabulary, ready to answer."""
+
+  def __init__(
+    self,
+    index: Index,
+    model: Any,
+    params: Mapping[str, Any],
+    vocabulary: Tokenizer,
+    query_length: int,
+    settings: SearchSettings,
+  ):
+    """Brings the index and the parameters to the device.
+
+    Args:
+      index: what is searched.
+      model: the Retriever that the identifiers were made for.
+      params: of the model.
+      vocabulary: turns texts into tokens.
+      query_length: tokens of a query; longer queries are cut.
+      settings: beams, budget, weights.
+    """
+    self.index = index
+    self.settings = settings
+    self._model = model
+    self._params = jax.device_put(dict(params))
+    self._vocabulary = vocabulary
+    self._query_length = query_length
+    self._tables = index.trie.tables()
+    # Padded like the trie, so that a small change does not recompile.
+    rows = np.zeros(
+      (capacity(len(index)), index.vectors_ND.shape[1]), index.vectors_ND.dtype
+    )
+    rows[: len(index)] = index.vectors_ND
+    self._vectors_ND = jnp.asarray(rows)
+    self._budget = settings.budget(len(index))
+    self._room = min(capacity(self._budget), len(rows))
+    self._width = min(settings.beams, self._room)
+
+  @property
+  def document_ids(self) -> Sequence[str]:
+    """The id of each document number."""
+    return self.index.document_ids
+
+  def search(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+    """The k best documents of each text, or fewer."""
+    found = self.search_batch(texts, k)
+    return [self._hits(found, row) for row in range(len(texts))]
+
+  def search_batch(self, texts: Sequence[str], k: int) -> SearchBatch:
+    """The k best documents of each text, as arrays.
+
+    Args:
+      texts: the queries.
+      k: places of a ranking; those past the budget stay empty.
+    """
+    _require(k >= 1, 'k', '1 or more', k)
+    tokens_BS = self._tokens(texts)
+    largest = self.settings.batch_sizes[-1]
+    parts = [
+      self._run(tokens_BS[start : start + largest], k)
+      for start in range(0, max(len(texts), 1), largest)
+    ]
+    return SearchBatch(
+      *(
+        np.concatenate([getattr(part, field.name) for part in parts])
+        for field in dataclasses.fields(SearchBatch)
+      )
+    )
+
+  def _tokens(self, texts: Sequence[str]) -> np.ndarray:
+    """[B, S] token ids of the texts."""
+    tokens_BS = np.full(
+      (len(texts), self._query_length), self._vocabulary.pad_id, np.int32
+    )
+    encoded = (
+      self._vocabulary.encode_batch(list(texts), self._query_length)
+      if len(texts)
+      else ()
+    )
+    for row, ids in enumerate(encoded):
+      tokens_BS[row, : len(ids)] = ids
+    return tokens_BS
+
+  def _run(self, tokens_BS: np.ndarray, k: int) -> SearchBatch:
+    """Searches at most one program's batch."""
+    count = len(tokens_BS)
+    size = next(size for size in self.settings.batch_sizes if count <= size)
+    padded_BS = np.zeros((size, tokens_BS.shape[1]), np.int32)
+    padded_BS[:count] = tokens_BS
+    # The rest repeats a real query: one of padding only has no meaning.
+    padded_BS[count:] = tokens_BS[-1:] if count else 1
+    length = len(self.index.trie.code_sizes)
+    ranked, scored_B = search_program(
+      self._model,
+      self._params,
+      self._tables,
+      self._vectors_ND,
+      jnp.asarray(padded_BS),
+      jnp.int32(self._budget),
+      (
+        jnp.float32(self.settings.generative_weight),
+        jnp.float32(self.settings.dense_weight),
+      ),
+      length=length,
+      width=self._width,
+      candidates=self._room,
+      k=min(k, self._room),
+    )
+    # The decoder scores all codes of the widest level at every position.
+    products = self._width * length * max(self.index.trie.code_sizes)
+    places = ((0, 0), (0, max(k - self._room, 0)))
+
+    def host(rows, missing):
+      rows = np.asarray(rows)[:count]
+      return np.pad(rows, places, constant_values=missing)
+
+    floor = np.float32(FLOOR)
+    return SearchBatch(
+      documents_BC=host(ranked.documents_BC, NO_DOC),
+      scores_BC=host(ranked.scores_BC, floor),
+      generative_BC=host(ranked.generative_BC, floor),
+      dense_BC=host(ranked.dense_BC, floor),
+      documents_scored_B=np.asarray(scored_B)[:count],
+      code_scores_B=np.full(count, products, np.int64),
+    )
+
+  def _hits(self, found: SearchBatch, row: int) -> list[Hit]:
+    """One query's documents with what a reader wants to know."""
+    index = self.index
+    hits = []
+    for place, document in enumerate(found.documents_BC[row].tolist()):
+      if document == NO_DOC:
+        break
+      hits.append(
+        Hit(
+          document=document,
+          document_id=index.document_ids[document],
+          title=index.titles[document],
+          snippet=index.snippets[document],
+          score=float(found.scores_BC[row, place]),
+          generative_score=float(found.generative_BC[row, place]),
+          dense_score=float(found.dense_BC[row, place]),
+          codes=tuple(index.codes_NL[document].tolist()),
+        )
+      )
+    return hits
+
+
+def _require(holds: bool, name: str, expected: str, got: object) -> None:
+  """Refuses a value of the user's."""
+  if not holds:
+    raise UserError(f'{name} should be {expected}, got {got}')
