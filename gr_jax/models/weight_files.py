@@ -125,7 +125,7 @@ def file_sha256(path: pathlib.Path) -> str:
 
 
 def files_sha256(paths: list[pathlib.Path]) -> str:
-  """The sha256 of one file, or of the hashes of several, by sorted name."""
+  """The sha256 of one file, or of the hashes of several in order of path."""
   hashes = [file_sha256(path) for path in sorted(paths)]
   if len(hashes) == 1:
     return hashes[0]

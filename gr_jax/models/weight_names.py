@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -70,6 +71,12 @@ def fit(
   params = {}
   for path, shape in shapes.items():
     array = arrays[origins[path].name]
+    # ml_dtypes' bfloat16 is no np.floating, but it is to jax.
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+      raise UserError(
+        f'{source}: {origins[path].name} is of type {array.dtype}, but '
+        'weights are floating-point numbers: export them unquantised.'
+      )
     array = array.T if origins[path].transposed else array
     if array.shape != tuple(shape):
       raise UserError(
