@@ -1,0 +1,377 @@
+"""Checkpoints that notice a flipped bit; the only file that imports orbax.
+
+  DIRECTORY/step_00000500/
+    state/          the arrays, by orbax
+    data_0.json     where the loader of process 0 stands (.bin for bytes)
+    manifest.json   written last: size and crc32c of each file, names, shapes
+                    and types of the arrays, hashes of what it depends on
+
+A step without a manifest was interrupted: it does not count, and the next
+save clears it away. orbax restores a flipped bit silently, so every file is
+checked before anything is read.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import shutil
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from orbax import checkpoint as ocp
+
+from gr_jax.training.manifests import (
+  FileDamaged,
+  check_files,
+  describe_files,
+  read_manifest,
+  write_manifest,
+)
+from gr_jax.types import UserError
+
+_STEP = re.compile(r'step_(\d{8,})')
+_MANIFEST = 'manifest.json'
+_STATE = 'state'
+# Besides the parameters that train, a state keeps those that do not.
+_PARAMETERS = ('frozen', 'params')
+
+
+@dataclasses.dataclass(frozen=True)
+class Restored:
+  """What a checkpoint held.
+
+  Attributes:
+    state: the pytree, with the types and shardings that were asked for.
+    data_state: what this process's loader gave to `save`.
+  """
+
+  state: Any
+  data_state: bytes | dict
+
+
+class Checkpoints:
+  """The checkpoints of a run.
+
+  Saves run in the background: `save` returns as soon as the arrays are
+  copied from the device. An error of a save is raised by the next call.
+  """
+
+  def __init__(self, directory: str | pathlib.Path, keep: int = 2):
+    """Opens a folder; nothing is written or cleared before the first save.
+
+    Args:
+      directory: need not exist. orbax wants it absolute, and would say so
+        only at the first save.
+      keep: how many good steps stay.
+    """
+    if keep < 1:
+      raise UserError(f'keep at least one checkpoint, got {keep}')
+    self.directory = pathlib.Path(directory).absolute()
+    if self.directory.exists() and not self.directory.is_dir():
+      raise UserError(f'{self.directory} is a file, expected a folder')
+    self._keep = keep
+    self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
+    self._finisher: threading.Thread | None = None
+    self._error: BaseException | None = None
+    self._cleared = False
+
+  def steps(self) -> list[int]:
+    """The steps that were saved to the end, in order."""
+    if not self.directory.is_dir():
+      return []
+    return sorted(
+      int(match[1])
+      for path in self.directory.iterdir()
+      if (match := _STEP.fullmatch(path.name)) and (path / _MANIFEST).exists()
+    )
+
+  def latest(self) -> int | None:
+    """The last step that was saved to the end, or None."""
+    return max(self.steps(), default=None)
+
+  def check_space(self, state: Any) -> None:
+    """Refuses to start where less than two checkpoints fit.
+
+    Args:
+      state: what will be saved, arrays or their shapes.
+    """
+    self._check_space(state, copies=2)
+
+  def save(
+    self,
+    step: int,
+    state: Any,
+    data_state: bytes | dict,
+    hashes: Mapping[str, str],
+  ) -> None:
+    """Saves in the background; every process calls it.
+
+    Args:
+      step: of the state; a checkpoint of the same step is replaced.
+      state: pytree of arrays.
+      data_state: of this process's loader.
+      hashes: name to hash of what a restore must agree with, for instance
+        the vocabulary.
+    """
+    self.wait()
+    self._check_space(state, copies=1)
+    folder = self._folder(step)
+    if jax.process_index() == 0:
+      self._clear_unfinished()
+      _remove_step(folder)
+      folder.mkdir(parents=True)
+    _barrier(f'checkpoint folder {step}')
+    _write_data_state(folder, data_state)
+    with _explained(folder):
+      self._orbax.save(folder / _STATE, args=ocp.args.PyTreeSave(state))
+    manifest = {
+      'step': step,
+      'arrays': _describe_arrays(state),
+      'hashes': dict(hashes),
+    }
+    self._finisher = threading.Thread(
+      target=self._finish, args=(folder, manifest), name='checkpoint'
+    )
+    self._finisher.start()
+
+  def wait(self) -> None:
+    """Returns when nothing is being written; raises what went wrong."""
+    if self._finisher is not None:
+      self._finisher.join()
+      self._finisher = None
+    if self._error is not None:
+      error, self._error = self._error, None
+      raise error
+
+  def close(self) -> None:
+    """Waits and gives back orbax's threads."""
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
+
+  def verify(self, step: int) -> dict:
+    """Checks every file of a checkpoint.
+
+    Args:
+      step: one of `steps()`.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      UserError: names the first file that differs, and what to do.
+    """
+    folder = self._folder(step)
+    if step not in self.steps():
+      known = ', '.join(map(str, self.steps())) or 'none'
+      raise UserError(
+        f'{self.directory} has no checkpoint of step {step} (there are:'
+        f' {known})'
+      )
+    try:
+      manifest = read_manifest(folder / _MANIFEST)
+      check_files(folder, manifest['files'])
+    except FileDamaged as error:
+      others = [s for s in self.steps() if s != step]
+      remedy = f'go on from step {others[-1]}' if others else 'start again'
+      raise UserError(f'{error}; delete {folder} to {remedy}') from error
+    return manifest
+
+  def restore(
+    self, step: int, abstract_state: Any, hashes: Mapping[str, str]
+  ) -> Restored:
+    """Restores a checkpoint on this mesh, bit for bit.
+
+    Args:
+      step: one of `steps()`.
+      abstract_state: pytree of jax.ShapeDtypeStruct with shardings (arrays do
+        as well); the mesh may be another than that of the save.
+      hashes: as given to `save`; each must be the same.
+
+    Returns:
+      The state and the data state.
+    """
+    manifest = self.verify(step)
+    folder = self._folder(step)
+    _compare_hashes(folder, manifest['hashes'], hashes)
+    _compare_arrays(folder, manifest['arrays'], abstract_state)
+    state = self._orbax.restore(
+      folder / _STATE,
+      args=ocp.args.PyTreeRestore(
+        item=abstract_state,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(
+          abstract_state
+        ),
+      ),
+    )
+    return Restored(state, _read_data_state(folder))
+
+  def restore_params(self, step: int) -> dict:
+    """The model's parameters, for readers that know nothing of the training.
+
+    Args:
+      step: one of `steps()`.
+
+    Returns:
+      Nested dict of numpy arrays, trained and frozen parameters joined.
+    """
+    manifest = self.verify(step)
+    wanted: dict = {}
+    for name, (shape, dtype) in manifest['arrays'].items():
+      *path, leaf = name.split('/')
+      if path and path[0] in _PARAMETERS:
+        node = wanted
+        for key in path:
+          node = node.setdefault(key, {})
+        node[leaf] = jax.ShapeDtypeStruct(shape, np.dtype(dtype))
+    restored = self._orbax.restore(
+      self._folder(step) / _STATE,
+      args=ocp.args.PyTreeRestore(
+        item=wanted,
+        restore_args=jax.tree.map(
+          lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted
+        ),
+        partial_restore=True,
+      ),
+    )
+    joined: dict = {}
+    for part in _PARAMETERS:
+      joined.update(restored.get(part, {}))
+    return joined
+
+  def _folder(self, step: int) -> pathlib.Path:
+    return self.directory / f'step_{step:08d}'
+
+  def _finish(self, folder: pathlib.Path, manifest: dict) -> None:
+    """In the background: awaits orbax, then declares the step good."""
+    try:
+      with _explained(folder):
+        self._orbax.wait_until_finished()
+        if jax.process_index() == 0:
+          files = describe_files(folder)
+          write_manifest(folder / _MANIFEST, {**manifest, 'files': files})
+          for step in self.steps()[: -self._keep]:
+            _remove_step(self._folder(step))
+    except BaseException as error:  # noqa: BLE001 - `wait` raises it again.
+      self._error = error
+
+  def _clear_unfinished(self) -> None:
+    """Removes what an interrupted save left, once a process."""
+    if self._cleared or not self.directory.is_dir():
+      return
+    good = {self._folder(step) for step in self.steps()}
+    for path in self.directory.iterdir():
+      if _STEP.fullmatch(path.name) and path not in good:
+        shutil.rmtree(path)
+    self._cleared = True
+
+  def _check_space(self, state: Any, copies: int) -> None:
+    place = self.directory
+    while not place.exists():
+      place = place.parent
+    free = shutil.disk_usage(place).free
+    size = sum(
+      int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize
+      for leaf in jax.tree.leaves(state)
+    )
+    if free < copies * size:
+      raise UserError(
+        f'{self.directory}: {free:,} bytes are free, a checkpoint takes'
+        f' {size:,} and {copies} must fit; free some or set another RUN_DIR'
+      )
+
+
+class _explained:
+  """Turns what a failing disk raises into one line with the free bytes."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._folder = folder
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    # tensorstore reports a full disk as ValueError, XLA as RuntimeError.
+    if not isinstance(error, (OSError, ValueError, RuntimeError)):
+      return
+    free = shutil.disk_usage(self._folder.parent).free
+    reason = str(error).partition('\n')[0][:300]
+    raise UserError(
+      f'could not save {self._folder} ({free:,} bytes are free): {reason};'
+      ' the steps saved before are whole, run again to go on from the last'
+    ) from error
+
+
+def _remove_step(folder: pathlib.Path) -> None:
+  """Removes a step; without its manifest it does not count any more."""
+  (folder / _MANIFEST).unlink(missing_ok=True)
+  if folder.exists():
+    shutil.rmtree(folder)
+
+
+def _barrier(name: str) -> None:
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def _write_data_state(folder: pathlib.Path, data_state: bytes | dict) -> None:
+  stem = folder / f'data_{jax.process_index()}'
+  if isinstance(data_state, bytes):
+    stem.with_suffix('.bin').write_bytes(data_state)
+  else:
+    stem.with_suffix('.json').write_text(json.dumps(data_state))
+
+
+def _read_data_state(folder: pathlib.Path) -> bytes | dict:
+  stem = folder / f'data_{jax.process_index()}'
+  if stem.with_suffix('.bin').exists():
+    return stem.with_suffix('.bin').read_bytes()
+  if stem.with_suffix('.json').exists():
+    return json.loads(stem.with_suffix('.json').read_text())
+  raise UserError(
+    f'{folder} has no data state of process {jax.process_index()}: it was'
+    ' saved by fewer processes; restart with as many as then'
+  )
+
+
+def _describe_arrays(state: Any) -> dict[str, tuple[list[int], str]]:
+  """{'params/encoder/kernel': ([8, 4], 'float32')}."""
+  described = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    described[name] = (list(leaf.shape), np.dtype(leaf.dtype).name)
+  return described
+
+
+def _compare_hashes(
+  folder: pathlib.Path, saved: Mapping[str, str], given: Mapping[str, str]
+) -> None:
+  for name in sorted({*saved, *given}):
+    was, now = saved.get(name, 'absent'), given.get(name, 'absent')
+    if was != now:
+      raise UserError(
+        f'{folder} was made with {name} {was[:12]}, this run has'
+        f' {now[:12]}: bring back the former, or train into another RUN_DIR'
+      )
+
+
+def _compare_arrays(
+  folder: pathlib.Path, saved: Mapping[str, list], abstract_state: Any
+) -> None:
+  """Refuses another tree, shape or type: orbax would cast silently."""
+  given = _describe_arrays(abstract_state)
+  for name in sorted({*saved, *given}):
+    was = tuple(saved.get(name, ('absent', '')))
+    now = given.get(name, ('absent', ''))
+    if was != now:
+      raise UserError(
+        f'{folder} holds {name} as {was[1]}{was[0]}, this run has'
+        f' {now[1]}{now[0]}: restore with the settings it was made with, or'
+        ' train into another RUN_DIR'
+      )
