@@ -22,7 +22,7 @@ _MAX_LINE_BYTES = 16 << 20
 _BYTE_ORDER_MARKS = (b'\xef\xbb\xbf', b'\xff\xfe', b'\xfe\xff')
 _ENDS = b'\r\n'
 _OUTSIDE_STRING = re.compile(rb'[^"]*+')
-_INSIDE_STRING = re.compile(rb'[^"\\]*+')
+_INSIDE_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 
 
 class BadRecordError(Exception):
@@ -126,6 +126,7 @@ class _StringCutter:
         if end < len(piece) and piece[end : end + 1] == b'"':
           self._close()
         elif end < len(piece):
+          # A backslash ends the piece: what it escapes comes next.
           self._keep(b'\\')
           self._escaped = True
         at = end + 1
