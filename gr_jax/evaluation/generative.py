@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gr_jax.evaluation.dense import ExactDense
 from gr_jax.evaluation.rankings import Rankings
 from gr_jax.retrieval.searcher import Searcher
 
@@ -27,4 +28,10 @@ class Generative:
       found.scores_BC,
       found.documents_scored_B,
       found.code_scores_B,
+    )
+
+  def exact_dense(self) -> ExactDense:
+    """Exact search with the same encoder and the same document vectors."""
+    return ExactDense(
+      self._searcher.encode, self._searcher.index.vectors_ND, self.document_ids
     )

@@ -19,7 +19,7 @@ class Echo:
     return Rankings(rows_BC, np.ones_like(rows_BC), ones, ones)
 
 
-def test_batches_have_one_size_and_the_first_is_not_timed():
+def test_batches_have_one_size_and_the_warm_up_is_not_timed():
   times = iter([100.0, 102.0])
   system = Echo()
   texts = [str(n) for n in range(10)]
@@ -27,9 +27,17 @@ def test_batches_have_one_size_and_the_first_is_not_timed():
   assert found.rows_BC[:, 0].tolist() == list(range(10))
   assert rate == 5.0
   assert [len(batch) for batch in system.batches] == [4, 4, 4, 4]
-  assert system.batches[0] == system.batches[1]
+  assert system.batches[1] == ['0', '1', '2', '3']
   assert system.batches[-1] == ['8', '9', '9', '9']
   assert found.documents_scored_B.shape == (10,)
+
+
+def test_the_warm_up_holds_the_shortest_and_the_longest_text():
+  system = Echo()
+  texts = ['3', '03', '000000003', '0003', '3', '3', '00000000000003']
+  ask(system, texts, 100, 3)
+  assert system.batches[0][0] == '3'
+  assert system.batches[0][-1] == '00000000000003'
 
 
 def test_few_queries_make_one_small_batch():
