@@ -75,7 +75,7 @@ def search_program(
   state = model.apply({'params': params}, encoding, width, method='start')
 
   def step_fn(state, codes_BW, level):
-    return apply('decode', encoding, state, codes_BW, level)
+    return apply('decode', state, codes_BW, level)
 
   beams = beam_search(step_fn, state, tables, width, length)
   documents_BC, beams_BC = expand_buckets(beams, tables, candidates, budget)
@@ -94,6 +94,13 @@ def search_program(
     lambda rows: jnp.take_along_axis(rows, best_BC, axis=1), found
   )
   return ranked, jnp.sum(valid_BC, axis=1, dtype=jnp.int32)
+
+
+@functools.partial(jax.jit, static_argnames='model')
+def encode_program(model: Any, params: Any, tokens_BS: jax.Array) -> jax.Array:
+  """[B, D] unit vectors of tokenised texts."""
+  encoding = model.apply({'params': params}, tokens_BS, method='encode')
+  return encoding.vectors_BD
 
 
 def expand_buckets(

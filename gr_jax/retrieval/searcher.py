@@ -1,7 +1,7 @@
 """Searches an index with texts: documents with scores and code paths."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from gr_jax.decoding.beam import FLOOR
 from gr_jax.decoding.trie import capacity
 from gr_jax.index.index import Index
-from gr_jax.retrieval.program import search_program
+from gr_jax.retrieval.program import encode_program, search_program
 from gr_jax.types import NO_DOC, UserError
 
 
@@ -175,12 +175,7 @@ class Searcher:
       k: places of a ranking; those past the budget stay empty.
     """
     _require(k >= 1, 'k', '1 or more', k)
-    tokens_BS = self._tokens(texts)
-    largest = self.settings.batch_sizes[-1]
-    parts = [
-      self._run(tokens_BS[start : start + largest], k)
-      for start in range(0, max(len(texts), 1), largest)
-    ]
+    parts = [self._run(*batch, k) for batch in self._batches(texts)]
     return SearchBatch(
       *(
         np.concatenate([getattr(part, field.name) for part in parts])
@@ -188,35 +183,43 @@ class Searcher:
       )
     )
 
-  def _tokens(self, texts: Sequence[str]) -> np.ndarray:
-    """[B, S] token ids of the texts."""
-    tokens_BS = np.full(
-      (len(texts), self._query_length), self._vocabulary.pad_id, np.int32
-    )
-    encoded = (
-      self._vocabulary.encode_batch(list(texts), self._query_length)
-      if len(texts)
-      else ()
-    )
-    for row, ids in enumerate(encoded):
-      tokens_BS[row, : len(ids)] = ids
-    return tokens_BS
+  def encode(self, texts: Sequence[str]) -> np.ndarray:
+    """[B, D] unit vectors of texts as queries, for exact dense search."""
+    parts = [
+      np.asarray(encode_program(self._model, self._params, tokens_BS))[:count]
+      for tokens_BS, count in self._batches(texts)
+    ]
+    return np.concatenate(parts)
 
-  def _run(self, tokens_BS: np.ndarray, k: int) -> SearchBatch:
-    """Searches at most one program's batch."""
-    count = len(tokens_BS)
-    size = next(size for size in self.settings.batch_sizes if count <= size)
-    padded_BS = np.zeros((size, tokens_BS.shape[1]), np.int32)
-    padded_BS[:count] = tokens_BS
-    # The rest repeats a real query: one of padding only has no meaning.
-    padded_BS[count:] = tokens_BS[-1:] if count else 1
+  def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, int]]:
+    """Token ids [B, S] of a program's batch, and how many are of the texts.
+
+    No text makes one batch of padding: the answer keeps its shape.
+    """
+    sizes = self.settings.batch_sizes
+    for start in range(0, max(len(texts), 1), sizes[-1]):
+      chunk = list(texts[start : start + sizes[-1]])
+      count = len(chunk)
+      size = next(size for size in sizes if count <= size)
+      # The rest repeats a real text: one of padding only has no meaning.
+      chunk += (chunk[-1:] or ['a']) * (size - count)
+      tokens_BS = np.full(
+        (size, self._query_length), self._vocabulary.pad_id, np.int32
+      )
+      encoded = self._vocabulary.encode_batch(chunk, self._query_length)
+      for row, ids in enumerate(encoded):
+        tokens_BS[row, : len(ids)] = ids
+      yield tokens_BS, count
+
+  def _run(self, tokens_BS: np.ndarray, count: int, k: int) -> SearchBatch:
+    """Searches one program's batch, of which `count` rows are asked for."""
     length = len(self.index.trie.code_sizes)
     ranked, scored_B = search_program(
       self._model,
       self._params,
       self._tables,
       self._vectors_ND,
-      jnp.asarray(padded_BS),
+      jnp.asarray(tokens_BS),
       jnp.int32(self._budget),
       (
         jnp.float32(self.settings.generative_weight),

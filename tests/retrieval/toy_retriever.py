@@ -55,8 +55,7 @@ class ToyModel:
     shape = (vectors_BD.shape[0], width, WIDTH)
     return jnp.broadcast_to(vectors_BD[:, None, :], shape)
 
-  def decode(self, params, encoding, state, codes_BW, level):
-    del encoding
+  def decode(self, params, state, codes_BW, level):
     before_KD = params['codebooks'][jnp.maximum(level - 1, 0)]
     chosen = jnp.where(level > 0, before_KD[codes_BW], 0.0)
     state = state - chosen

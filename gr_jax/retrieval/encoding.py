@@ -1,0 +1,126 @@
+"""Encodes a whole corpus: texts to vectors, vectors to identifiers."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr_jax.retrieval.program import encode_program
+
+# Tokens of a batch: enough to fill the cores, small enough for their caches.
+BATCH_TOKENS = 8192
+# Documents read, sorted by length and encoded together.
+_CHUNK = 32768
+_VECTOR_BATCH = 4096
+
+
+def padded_lengths(longest: int) -> list[int]:
+  """The few lengths that texts are padded to, so that few programs compile."""
+  step = -(-longest // 32) * 8
+  return [min(step * part, longest) for part in range(1, 5)]
+
+
+def encode_texts(
+  encode: Callable[[jax.Array], jax.Array],
+  read_tokens: Callable[[Sequence[int]], Sequence[np.ndarray]],
+  count: int,
+  longest: int,
+  out: np.ndarray | None = None,
+) -> np.ndarray:
+  """Encodes many texts, short ones in short batches.
+
+  Args:
+    encode: [B, S] token ids (0 pads) -> [B, D] vectors; jitted.
+    read_tokens: row numbers -> token ids of each.
+    count: N, texts.
+    longest: tokens of the longest text.
+    out: [N, D] array to fill, for instance memory-mapped; made when None.
+
+  Returns:
+    [N, D] vectors in the order of the rows.
+  """
+  lengths = padded_lengths(longest)
+  for start in range(0, count, _CHUNK):
+    rows = np.arange(start, min(start + _CHUNK, count))
+    tokens = read_tokens(rows)
+    sizes = np.array([len(ids) for ids in tokens])
+    if sizes.max() > longest:
+      raise ValueError(f'a text has {sizes.max()} tokens, more than {longest}')
+    buckets = np.searchsorted(lengths, sizes)
+    for bucket in np.unique(buckets):
+      members = np.flatnonzero(buckets == bucket)
+      length = lengths[bucket]
+      batch = max(BATCH_TOKENS // length, 1)
+      for first in range(0, len(members), batch):
+        chosen = members[first : first + batch]
+        # Rows of the padding repeat a real text, as all-padding has no mean.
+        filled = np.resize(chosen, batch)
+        tokens_BS = np.zeros((batch, length), np.int32)
+        for place, member in enumerate(filled):
+          tokens_BS[place, : sizes[member]] = tokens[member]
+        vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
+        if out is None:
+          out = np.zeros((count, vectors_BD.shape[1]), vectors_BD.dtype)
+        out[rows[chosen]] = vectors_BD[: len(chosen)]
+  if out is None:
+    raise ValueError('expected one text or more, got none')
+  return out
+
+
+def document_vectors(
+  model: Any,
+  params: Any,
+  read_tokens: Callable[[Sequence[int]], Sequence[np.ndarray]],
+  count: int,
+  longest: int,
+) -> np.ndarray:
+  """[N, D] unit vectors of tokenised documents, see `encode_texts`."""
+  return encode_texts(
+    functools.partial(encode_program, model, params),
+    read_tokens,
+    count,
+    longest,
+  )
+
+
+def project_vectors(model: Any, params: Any, pooled_NE: np.ndarray):
+  """[N, D] unit vectors from what the encoder pooled."""
+  return _in_batches(functools.partial(_project, model, params), pooled_NE)
+
+
+def assign_codes(model: Any, params: Any, vectors_ND: np.ndarray) -> np.ndarray:
+  """[N, L] identifiers of the documents of a corpus, in corpus order."""
+  documents_N = np.arange(len(vectors_ND), dtype=np.int32)
+  return _in_batches(
+    functools.partial(_assign, model, params), vectors_ND, documents_N
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _project(model, params, pooled_BE):
+  return model.apply({'params': params}, pooled_BE, method='project')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _assign(model, params, vectors_BD, documents_B):
+  return model.apply(
+    {'params': params}, vectors_BD, documents_B, method='assign'
+  )
+
+
+def _in_batches(
+  function: Callable[..., jax.Array], *columns: np.ndarray
+) -> np.ndarray:
+  """Applies a jitted function to rows, batch by batch of one shape."""
+  count = len(columns[0])
+  batch = min(_VECTOR_BATCH, count)
+  parts = []
+  for start in range(0, count, batch):
+    taken = [np.asarray(column[start : start + batch]) for column in columns]
+    rows = len(taken[0])
+    filled = [np.resize(part, (batch, *part.shape[1:])) for part in taken]
+    parts.append(np.asarray(function(*filled))[:rows])
+  return np.concatenate(parts)

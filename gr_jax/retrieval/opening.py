@@ -1,0 +1,90 @@
+"""Opens a saved index for search: everything it needs is inside it."""
+
+import dataclasses
+import pathlib
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from gr_jax.data.vocabularies import load_vocabulary
+from gr_jax.index.index import Index
+from gr_jax.models.retriever import Retriever, RetrieverConfig
+from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.settings import field_types, from_json, register, to_json
+from gr_jax.types import UserError
+
+
+def saved_settings(
+  model: RetrieverConfig,
+  search: SearchSettings,
+  query_length: int,
+  run: Mapping[str, Any],
+) -> dict[str, Any]:
+  """What an index remembers of the run that it comes from, as JSON data.
+
+  Args:
+    model: of the retriever.
+    search: how the index is searched unless told otherwise.
+    query_length: tokens of a query.
+    run: all settings of the run, for readers.
+  """
+  return {
+    'model': to_json(model),
+    'search': to_json(search),
+    'query_length': query_length,
+    'run': dict(run),
+  }
+
+
+def open_searcher(
+  path: pathlib.Path,
+  verify: bool = False,
+  settings: SearchSettings | None = None,
+) -> Searcher:
+  """Opens the current version of an index.
+
+  Args:
+    path: the folder of all versions.
+    verify: check every byte first.
+    settings: instead of those that were saved.
+  """
+  try:
+    index = Index.load(path, verify)
+  except PermissionError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  vocabulary = load_vocabulary(index.vocabulary_directory)
+  index.check_vocabulary(vocabulary)
+  saved = index.settings()
+  _register_with_fields(RetrieverConfig)
+  _register_with_fields(SearchSettings)
+  where = str(index.directory / 'settings.json')
+  config = from_json(saved['model'], where)
+  _check_codes(index, config)
+  return Searcher(
+    index,
+    Retriever(config),
+    index.params(),
+    vocabulary,
+    saved['query_length'],
+    settings or from_json(saved['search'], where),
+  )
+
+
+def _check_codes(index: Index, config: RetrieverConfig) -> None:
+  """Refuses identifiers of another shape than the model writes."""
+  sizes = index.trie.code_sizes
+  if len(sizes) != config.positions or max(sizes) > config.codes:
+    raise UserError(
+      f'{index.directory} has identifiers of {len(sizes)} codes out of'
+      f' {max(sizes)}, its model writes {config.positions} out of'
+      f' {config.codes}: build the index again'
+    )
+
+
+def _register_with_fields(cls: type) -> None:
+  """Registers settings and those that their fields are annotated with."""
+  register(cls)
+  for annotation in field_types(cls).values():
+    for option in (annotation, *typing.get_args(annotation)):
+      if isinstance(option, type) and dataclasses.is_dataclass(option):
+        _register_with_fields(option)

@@ -1,0 +1,136 @@
+"""Searches an index: documents with title, score and code path.
+
+python -m gr_jax.search --index=runs/quickstart/index "my query"
+"""
+
+import argparse
+import itertools
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterator
+
+from gr_jax import entry
+from gr_jax.types import UserError
+
+_SNIPPET = 240
+_LINES_AT_ONCE = 32
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.search',
+    description=__doc__.partition('\n')[0],
+    allow_abbrev=False,
+  )
+  parser.add_argument(
+    'queries', nargs='*', help='default: read from stdin, one a line'
+  )
+  parser.add_argument(
+    '--index', required=True, metavar='PATH', help='as runs/quickstart/index'
+  )
+  parser.add_argument(
+    '--k', type=int, default=5, help='documents shown (default: 5)'
+  )
+  parser.add_argument(
+    '--json', action='store_true', help='one JSON object a query and line'
+  )
+  parser.add_argument(
+    '--verify', action='store_true', help='check every byte of the index first'
+  )
+  return parser
+
+
+def keep_compiled() -> None:
+  """Keeps compiled programs in the user's cache, so that starts are short."""
+  import jax
+
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  jax.config.update(
+    'jax_compilation_cache_dir', os.path.join(cache, 'gr_jax', 'xla')
+  )
+  # By default only what took a second to compile is kept.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def _stdin_queries() -> Iterator[str]:
+  """Lines of stdin; blank ones are no queries."""
+  for number, line in enumerate(sys.stdin.buffer, start=1):
+    try:
+      text = line.decode('utf-8').strip()
+    except UnicodeDecodeError as error:
+      raise UserError(
+        f'stdin, line {number}: expected UTF-8, byte {error.start} is none'
+      ) from error
+    if text:
+      yield text
+
+
+def _checked(queries: list[str]) -> list[str]:
+  """Refuses arguments that are no text."""
+  for query in queries:
+    if not query.strip():
+      raise UserError('a query should have some text, got a blank one')
+    try:
+      query.encode('utf-8')
+    except UnicodeEncodeError as error:
+      raise UserError(f'expected a query in UTF-8, got {query!r}') from error
+  return queries
+
+
+def _one_line(text: str) -> str:
+  """Printable text: a document must not steer the terminal."""
+  printable = (c if c.isprintable() else ' ' for c in text)
+  return ' '.join(''.join(printable).split())
+
+
+def _show(query: str, hits) -> None:
+  print(f'> {_one_line(query)}')
+  for rank, hit in enumerate(hits, start=1):
+    title = _one_line(hit.title) or hit.document_id
+    codes = '-'.join(map(str, hit.codes))
+    print(f'{rank:3}. {title}')
+    snippet = _one_line(hit.snippet)
+    if len(snippet) > _SNIPPET:
+      snippet = snippet[:_SNIPPET].rsplit(' ', 1)[0] + ' ...'
+    if snippet:
+      print(f'     {snippet}')
+    print(f'     score {hit.score:.4f}, codes {codes}, id {hit.document_id}')
+  print(flush=True)
+
+
+def _as_json(query: str, hits) -> str:
+  import dataclasses
+
+  found = [dataclasses.asdict(hit) for hit in hits]
+  return json.dumps({'query': query, 'hits': found}, ensure_ascii=False)
+
+
+def main(arguments: list[str]) -> int:
+  """The door: flags to a searcher, queries to lines."""
+  flags = _parser().parse_args(arguments)
+  if flags.k < 1:
+    raise UserError(f'--k should be 1 or more, got {flags.k}')
+  _checked(flags.queries)
+  keep_compiled()
+  from gr_jax.retrieval.opening import open_searcher
+
+  searcher = open_searcher(pathlib.Path(flags.index), flags.verify)
+  # A person at the terminal wants each answer before the next question.
+  at_once = 1 if sys.stdin.isatty() else _LINES_AT_ONCE
+  waiting = iter(flags.queries or _stdin_queries())
+  while queries := list(itertools.islice(waiting, at_once)):
+    for query, hits in zip(
+      queries, searcher.search(queries, flags.k), strict=True
+    ):
+      if flags.json:
+        print(_as_json(query, hits), flush=True)
+      else:
+        _show(query, hits)
+  return 0
+
+
+if __name__ == '__main__':
+  entry.run_main(main)
