@@ -16,8 +16,8 @@ import json
 import pathlib
 import re
 import shutil
-import threading
 from collections.abc import Mapping
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -76,8 +76,8 @@ class Checkpoints:
       raise UserError(f'{self.directory} is a file, expected a folder')
     self._keep = keep
     self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
-    self._finisher: threading.Thread | None = None
-    self._error: BaseException | None = None
+    self._background = futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._unfinished: futures.Future | None = None
     self._cleared = False
 
   def steps(self) -> list[int]:
@@ -134,25 +134,20 @@ class Checkpoints:
       'arrays': _describe_arrays(state),
       'hashes': dict(hashes),
     }
-    self._finisher = threading.Thread(
-      target=self._finish, args=(folder, manifest), name='checkpoint'
-    )
-    self._finisher.start()
+    self._unfinished = self._background.submit(self._finish, folder, manifest)
 
   def wait(self) -> None:
     """Returns when nothing is being written; raises what went wrong."""
-    if self._finisher is not None:
-      self._finisher.join()
-      self._finisher = None
-    if self._error is not None:
-      error, self._error = self._error, None
-      raise error
+    if self._unfinished is not None:
+      unfinished, self._unfinished = self._unfinished, None
+      unfinished.result()
 
   def close(self) -> None:
     """Waits and gives back orbax's threads."""
     try:
       self.wait()
     finally:
+      self._background.shutdown()
       self._orbax.close()
 
   def verify(self, step: int) -> dict:
@@ -250,16 +245,13 @@ class Checkpoints:
 
   def _finish(self, folder: pathlib.Path, manifest: dict) -> None:
     """In the background: awaits orbax, then declares the step good."""
-    try:
-      with _explained(folder):
-        self._orbax.wait_until_finished()
-        if jax.process_index() == 0:
-          files = describe_files(folder)
-          write_manifest(folder / _MANIFEST, {**manifest, 'files': files})
-          for step in self.steps()[: -self._keep]:
-            _remove_step(self._folder(step))
-    except BaseException as error:  # noqa: BLE001 - `wait` raises it again.
-      self._error = error
+    with _explained(folder):
+      self._orbax.wait_until_finished()
+      if jax.process_index() == 0:
+        files = describe_files(folder)
+        write_manifest(folder / _MANIFEST, {**manifest, 'files': files})
+        for step in self.steps()[: -self._keep]:
+          _remove_step(self._folder(step))
 
   def _clear_unfinished(self) -> None:
     """Removes what an interrupted save left, once a process."""
