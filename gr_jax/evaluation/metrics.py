@@ -1,7 +1,7 @@
 """Retrieval metrics on documents, per query and averaged, by ir_measures."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ir_measures
 import numpy as np
@@ -78,21 +78,8 @@ def score(
       f'{len(query_ids)} queries were asked and '
       f'{len(rankings.rows_BC)} answered'
     )
-  qrels: dict[str, dict[str, int]] = {}
-  for judgement in judgements:
-    qrels.setdefault(judgement.query_id, {})[judgement.document_id] = (
-      judgement.relevance
-    )
-  judged = [
-    (position, query_id)
-    for position, query_id in enumerate(query_ids)
-    if any(relevance > 0 for relevance in qrels.get(query_id, {}).values())
-  ]
-  if not judged:
-    raise UserError(
-      f'none of the {len(query_ids)} queries has a relevant document: check '
-      'that the judgements belong to these queries'
-    )
+  qrels = _relevance(judgements)
+  judged = _judged(query_ids, qrels)
   rows_BC = canonical(rankings, document_ids).rows_BC[:, :DEPTH]
   # Ranks stand for scores: the measures come from several providers that
   # treat ties differently, and here no two places are tied.
@@ -114,6 +101,32 @@ def score(
     values,
     len(query_ids) - len(judged),
   )
+
+
+def _relevance(judgements: Iterable[Judgement]) -> dict[str, dict[str, int]]:
+  """{query id: {document id: relevance}}."""
+  qrels: dict[str, dict[str, int]] = {}
+  for judgement in judgements:
+    documents = qrels.setdefault(judgement.query_id, {})
+    documents[judgement.document_id] = judgement.relevance
+  return qrels
+
+
+def _judged(
+  query_ids: Sequence[str], qrels: Mapping[str, Mapping[str, int]]
+) -> list[tuple[int, str]]:
+  """Position and id of the queries that have a relevant document."""
+  judged = [
+    (position, query_id)
+    for position, query_id in enumerate(query_ids)
+    if any(relevance > 0 for relevance in qrels.get(query_id, {}).values())
+  ]
+  if not judged:
+    raise UserError(
+      f'none of the {len(query_ids)} queries has a relevant document: check '
+      'that the judgements belong to these queries'
+    )
+  return judged
 
 
 def paired_bootstrap(

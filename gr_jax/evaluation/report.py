@@ -131,13 +131,18 @@ def results(
     Plain values, ready for JSON.
   """
   scores = systems[0].scores
+  identifiers = {
+    # JSON has no tuples.
+    name: list(value) if isinstance(value, tuple) else value
+    for name, value in dataclasses.asdict(id_space).items()
+  }
   return {
     **dataclasses.asdict(setting),
     'queries': len(scores.query_ids),
     'queries_without_relevant': scores.without_relevant,
     'systems': [_row(system) for system in systems],
     'comparisons': _comparisons(systems, setting.seed),
-    'id_space': dataclasses.asdict(id_space),
+    'id_space': identifiers,
     'versions': versions(),
   }
 

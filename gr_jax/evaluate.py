@@ -1,0 +1,194 @@
+"""Judges a run: one table, results.json and TREC run files.
+
+python -m gr_jax.evaluate --run_dir=runs/NAME [--controls=random_ids]
+"""
+
+import argparse
+import importlib.util
+import json
+import pathlib
+import shlex
+
+from gr_jax import entry, search
+from gr_jax.types import UserError
+
+_NEEDED = ('bm25s', 'Stemmer', 'ir_measures')
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.evaluate',
+    description=__doc__.partition('\n')[0],
+    allow_abbrev=False,
+  )
+  entry.add_run_dir_flag(parser)
+  parser.add_argument(
+    '--split', default='test', help='of the judgements (default: test)'
+  )
+  parser.add_argument(
+    '--index', metavar='PATH', help='default: the index of the run'
+  )
+  parser.add_argument(
+    '--controls',
+    default='',
+    metavar='NAMES',
+    help='random_ids, dense_only or both with a comma; trained when missing',
+  )
+  parser.add_argument(
+    '--output',
+    metavar='PATH',
+    help='default: results.json in the run folder, results.SPLIT.json for a '
+    'split other than test',
+  )
+  parser.add_argument(
+    '--batch', type=int, default=256, help='queries at once (default: 256)'
+  )
+  return parser
+
+
+def read_settings(run_dir: pathlib.Path):
+  """The run's settings; importing the module registers their classes."""
+  from gr_jax import run_settings, settings
+
+  del run_settings
+  path = run_dir / 'settings.json'
+  if not path.is_file():
+    raise UserError(
+      f'{run_dir} should be the folder of a run, it has no settings.json: '
+      'train it with python -m gr_jax.train'
+    )
+  try:
+    data = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{path} should be JSON: {error}') from error
+  return settings.from_json(data, str(path))
+
+
+def _make_controls(names, settings, run_dir, corpus_sha256):
+  """Trains and indexes the controls that are not there; returns folders."""
+  from gr_jax import run_settings
+  from gr_jax.evaluation import controls
+  from gr_jax.settings import to_json
+
+  folders = {}
+  for name in names:
+    changed = run_settings.control(settings, name, run_dir)
+    folder = run_dir / 'controls' / name
+
+    def make(folder, changed=changed):
+      from gr_jax import index_corpus, train
+
+      train.train(changed, folder)
+      index_corpus.index_run(folder)
+
+    print(f'control {name}: {folder}', flush=True)
+    controls.ensure(folder, to_json(changed), corpus_sha256, make)
+    folders[name] = folder
+  return folders
+
+
+def _systems(index_path, control_folders, collection):
+  """Yields (row name, system) in the order of the table.
+
+  A generator: no more than one model is in memory.
+  """
+  from gr_jax.evaluation import report
+  from gr_jax.evaluation.generative import Generative
+  from gr_jax.evaluation.lexical import Lexical
+  from gr_jax.retrieval.opening import open_searcher
+
+  yield report.BM25, Lexical(collection.documents())
+  ours = Generative(open_searcher(index_path))
+  yield report.DENSE, ours.exact_dense()
+  if 'dense_only' in control_folders:
+    path = control_folders['dense_only'] / 'index'
+    yield report.DENSE_ONLY, Generative(open_searcher(path)).exact_dense()
+  yield report.GR_JAX, ours
+  if 'random_ids' in control_folders:
+    path = control_folders['random_ids'] / 'index'
+    yield report.RANDOM_IDS, Generative(open_searcher(path))
+
+
+def evaluate(
+  run_dir: pathlib.Path,
+  split: str = 'test',
+  index_path: pathlib.Path | None = None,
+  control_names: tuple[str, ...] = (),
+  output: pathlib.Path | None = None,
+  batch: int = 256,
+  command: str = '',
+) -> dict[str, object]:
+  """Measures all systems on a split, prints the table, writes the files.
+
+  Args:
+    run_dir: the folder of a trained and indexed run.
+    split: of the judgements.
+    index_path: another index than the run's.
+    control_names: of controls to show, trained when they are missing.
+    output: another file than the run's results.json.
+    batch: queries asked at once.
+    command: what results.json names as its origin.
+
+  Returns:
+    The contents of results.json.
+  """
+  from gr_jax import run_settings
+  from gr_jax.data.collection import Collection
+  from gr_jax.evaluation import judging, report
+  from gr_jax.evaluation.identifiers import identifier_statistics
+  from gr_jax.index.index import Index
+
+  settings = read_settings(run_dir)
+  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
+  asked = judging.questions(collection, split)
+  index_path = index_path or run_dir / 'index'
+  index = Index.load(index_path)
+  judging.check_documents(index, index_path, collection)
+  sha256 = collection.corpus_sha256()
+  folders = _make_controls(control_names, settings, run_dir, sha256)
+  systems = _systems(index_path, folders, collection)
+  rows = judging.judge(systems, asked, run_dir / 'runs', batch)
+  setting = report.Setting(
+    dataset=pathlib.Path(settings.data_dir).resolve().name,
+    split=split,
+    documents=len(index),
+    command=command,
+    seed=settings.seed,
+    corpus_sha256=sha256,
+  )
+  id_space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
+  print(report.table(setting, rows, id_space))
+  results = report.results(setting, rows, id_space)
+  default = 'results.json' if split == 'test' else f'results.{split}.json'
+  report.write_results(output or run_dir / default, results)
+  return results
+
+
+def main(arguments: list[str]) -> int:
+  """The door: flags to one call."""
+  parser = _parser()
+  flags = parser.parse_args(arguments)
+  missing = [n for n in _NEEDED if importlib.util.find_spec(n) is None]
+  if missing:
+    raise UserError(
+      f'evaluation needs {", ".join(missing)}: pip install gr_jax[baselines]'
+    )
+  if flags.batch < 1:
+    raise UserError(f'--batch should be at least 1, got {flags.batch}')
+  search.keep_compiled()
+  from gr_jax.evaluation import controls
+
+  evaluate(
+    pathlib.Path(flags.run_dir),
+    flags.split,
+    pathlib.Path(flags.index) if flags.index else None,
+    controls.parse_names(flags.controls),
+    pathlib.Path(flags.output) if flags.output else None,
+    flags.batch,
+    'python -m gr_jax.evaluate ' + shlex.join(arguments),
+  )
+  return 0
+
+
+if __name__ == '__main__':
+  entry.run_main(main)

@@ -1,0 +1,57 @@
+"""Evaluation while training: index the corpus as it is now, search dev."""
+
+from gr_jax.data.collection import Collection
+from gr_jax.evaluation import judging, protocol
+from gr_jax.evaluation.generative import Generative
+from gr_jax.evaluation.identifiers import identifier_statistics
+from gr_jax.index.index import Index
+from gr_jax.retrieval.encoding import assign_codes
+from gr_jax.retrieval.searcher import Searcher
+
+
+def dev_hook(model, settings, collection: Collection, texts):
+  """A hook of the training loop.
+
+  Args:
+    model: Retriever.
+    settings: of the run.
+    collection: whose 'dev' split is asked.
+    texts: run_folder.Texts.
+
+  Returns:
+    (step, state) -> {'dev/R@10': ..., 'dev/uniqueness': ...}.
+  """
+  asked = judging.questions(collection, 'dev')
+  blank = [''] * len(texts.prepared.document_ids)
+
+  def hook(step, state):
+    del step
+    params = state.all_params()
+    vectors_ND = texts.documents(params)
+    index = Index.build(
+      assign_codes(model, params, vectors_ND),
+      [model.config.codes] * model.config.positions,
+      vectors_ND,
+      texts.prepared.document_ids,
+      blank,
+      blank,
+    )
+    searcher = Searcher(
+      index,
+      model,
+      params,
+      texts.prepared.vocabulary(),
+      texts.prepared.query_length,
+      settings.search,
+    )
+    row = protocol.measure(
+      'gr_jax', Generative(searcher), asked.queries, asked.judgements, 256
+    )
+    space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
+    return {
+      **{f'dev/{name}': value for name, value in row.scores.means().items()},
+      'dev/uniqueness': space['uniqueness'],
+      'dev/sequence_entropy': space['sequence_entropy'],
+    }
+
+  return hook

@@ -1,0 +1,209 @@
+"""The door, on a run folder with an untrained retriever."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from gr_jax import evaluate, run_settings
+from gr_jax.data.collection import Collection
+from gr_jax.data.vocabularies import load_vocabulary
+from gr_jax.evaluation import controls
+from gr_jax.evaluation.run_files import read_run
+from gr_jax.index.index import Index
+from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.code_decoder import CodeDecoderConfig
+from gr_jax.models.retriever import Retriever, RetrieverConfig
+from gr_jax.models.t5 import T5Config
+from gr_jax.retrieval.opening import saved_settings
+from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.settings import to_json
+from gr_jax.types import UserError
+
+WORDS = ('apple', 'river', 'stone', 'cloud', 'horse', 'piano', 'green', 'sand')
+DOCUMENTS = 30
+MODEL = RetrieverConfig(
+  encoder=BertConfig(
+    vocab_size=16, emb_dim=8, num_heads=2, num_layers=1, mlp_dim=8,
+    max_length=16,
+  ),
+  indexer=ResidualConfig(positions=2, codes=4),
+  decoder=CodeDecoderConfig(
+    stack=T5Config(
+      emb_dim=8, num_heads=1, head_dim=8, num_encoder_layers=0,
+      num_decoder_layers=1, mlp_dim=8,
+    )
+  ),
+  width=8,
+)  # fmt: skip
+
+
+def write_collection(folder):
+  """Documents of four words; each is asked for by its last two words."""
+  rng = np.random.default_rng(0)
+  texts = [' '.join(rng.choice(WORDS, 4)) for _ in range(DOCUMENTS)]
+  (folder / 'qrels').mkdir(parents=True)
+  lines = [
+    json.dumps({'_id': f'd{n}', 'title': '', 'text': text})
+    for n, text in enumerate(texts)
+  ]
+  (folder / 'corpus.jsonl').write_text('\n'.join(lines) + '\n')
+  lines = [
+    json.dumps({'_id': f'q{n}', 'text': ' '.join(text.split()[2:])})
+    for n, text in enumerate(texts)
+  ]
+  (folder / 'queries.jsonl').write_text('\n'.join(lines) + '\n')
+  lines = ['query-id\tcorpus-id\tscore']
+  lines += [f'q{n}\td{n}\t1' for n in range(DOCUMENTS)]
+  (folder / 'qrels' / 'test.tsv').write_text('\n'.join(lines) + '\n')
+
+
+def write_vocabulary(path):
+  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS]
+  model = tokenizers.models.WordPiece(
+    {piece: n for n, piece in enumerate(pieces)}, unk_token='[UNK]'
+  )
+  tokenizer = tokenizers.Tokenizer(model)
+  tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  tokenizer.save(str(path))
+
+
+def write_index(path, settings, collection, seed):
+  """An index of random vectors and codes, with real parameters."""
+  model = Retriever(settings.model)
+  rngs = dict(zip(('params', 'dropout'), jax.random.split(jax.random.key(seed)),
+                  strict=True))  # fmt: skip
+  tokens = np.ones((2, 4), np.int32)
+  batch = {
+    'query_tokens': tokens,
+    'document_tokens': tokens,
+    'document_index': np.zeros(2, np.int32),
+  }
+  params = model.init(
+    rngs, batch, temperature=1.0, noise=0.0, deterministic=True
+  )['params']
+  rng = np.random.default_rng(seed)
+  vectors_ND = rng.normal(size=(DOCUMENTS, 8)).astype(np.float32)
+  documents = list(collection.documents())
+  index = Index.build(
+    rng.integers(0, 4, (DOCUMENTS, 2)),
+    [4, 4],
+    vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True),
+    [document.id for document in documents],
+    [document.title for document in documents],
+    [document.text for document in documents],
+  )
+  vocabulary = load_vocabulary(path.parent.parent / 'tokenizer.json')
+  index.save(
+    path,
+    jax.device_get(params),
+    saved_settings(settings.model, settings.search, 8, to_json(settings)),
+    vocabulary,
+  )
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+  write_collection(tmp_path / 'toy')
+  write_vocabulary(tmp_path / 'tokenizer.json')
+  settings = run_settings.RunSettings(
+    run_dir=str(tmp_path / 'run'),
+    data_dir=str(tmp_path / 'toy'),
+    seed=7,
+    model=MODEL,
+    search=SearchSettings(beams=4, documents_scored=9, batch_sizes=(8,)),
+  )
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  (folder / 'settings.json').write_text(json.dumps(to_json(settings)))
+  write_index(folder / 'index', settings, Collection(tmp_path / 'toy'), 0)
+  return folder
+
+
+def test_the_table_and_its_files(run_dir, capsys):
+  # Neither the clock nor the baseline depends on the retriever, which is
+  # untrained: what is tested is what is counted and written.
+  found = evaluate.evaluate(run_dir, batch=8, command='the command')
+  assert found == json.loads((run_dir / 'results.json').read_text())
+  rows = {row['name']: row for row in found['systems']}
+  assert list(rows) == ['BM25', 'exact dense', 'gr_jax']
+  assert rows['BM25']['R@10'] > 0.7
+  assert rows['BM25']['documents_scored_per_query'] < DOCUMENTS
+  assert rows['exact dense']['documents_scored_per_query'] == DOCUMENTS
+  assert rows['exact dense']['R@100'] == 1
+  assert 1 <= rows['gr_jax']['documents_scored_per_query'] <= 9
+  assert rows['gr_jax']['code_scores_per_query'] == 4 * 2 * 4
+  assert found['dataset'] == 'toy'
+  assert (found['split'], found['documents']) == ('test', DOCUMENTS)
+  assert (found['seed'], found['command']) == (7, 'the command')
+  assert found['corpus_sha256'] == (
+    Collection(run_dir.parent / 'toy').corpus_sha256()
+  )
+  printed = capsys.readouterr().out
+  assert 'toy, test: 30 documents, 30 queries' in printed
+  assert 'ID space' in printed
+  names = sorted(path.name for path in (run_dir / 'runs').iterdir())
+  assert names == [
+    'bm25.test.trec', 'exact_dense.test.trec', 'gr_jax.test.trec',
+  ]  # fmt: skip
+  run = read_run(run_dir / 'runs' / 'gr_jax.test.trec')
+  assert max(len(documents) for documents in run.values()) <= 9
+
+
+def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
+  collection = Collection(run_dir.parent / 'toy')
+  settings = evaluate.read_settings(run_dir)
+  for seed, name in enumerate(controls.NAMES):
+    changed = run_settings.control(settings, name, run_dir)
+
+    def make(folder, changed=changed, seed=seed):
+      write_vocabulary(folder.parent / 'tokenizer.json')
+      write_index(folder / 'index', changed, collection, seed + 1)
+
+    controls.ensure(
+      run_dir / 'controls' / name,
+      to_json(changed),
+      collection.corpus_sha256(),
+      make,
+    )
+  found = evaluate.evaluate(run_dir, control_names=controls.NAMES, batch=8)
+  assert [row['name'] for row in found['systems']] == [
+    'BM25', 'exact dense', 'exact dense (InfoNCE alone)', 'gr_jax',
+    'random IDs',
+  ]  # fmt: skip
+
+
+def test_what_cannot_be_judged_leaves_nothing_behind(run_dir):
+  with pytest.raises(UserError, match=r"no split 'dev'"):
+    evaluate.evaluate(run_dir, split='dev')
+  settings = evaluate.read_settings(run_dir)
+  elsewhere = dataclasses.replace(settings, data_dir=str(run_dir / 'gone'))
+  (run_dir / 'settings.json').write_text(json.dumps(to_json(elsewhere)))
+  with pytest.raises(UserError, match='gone'):
+    evaluate.evaluate(run_dir)
+  (run_dir / 'settings.json').write_text('{')
+  with pytest.raises(UserError, match='should be JSON'):
+    evaluate.evaluate(run_dir)
+  assert sorted(path.name for path in run_dir.iterdir()) == [
+    'index', 'settings.json',
+  ]  # fmt: skip
+
+
+def test_the_door_says_one_line_and_ends_with_2(tmp_path):
+  done = subprocess.run(
+    [sys.executable, '-m', 'gr_jax.evaluate', f'--run_dir={tmp_path}'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.startswith('error: ')
+  assert done.stderr.count('\n') == 1
+  assert 'no settings.json' in done.stderr
