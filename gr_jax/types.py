@@ -1,0 +1,64 @@
+"""Records and names shared by every folder, and the dimension key.
+
+Dimension key, used as suffixes of array names and in einsum strings:
+  B batch, S tokens, L code positions, K codes of a position, D width of
+  document and query vectors, E width of the encoder, M width of the decoder,
+  H heads, N documents, W beams, C candidate documents of a query, V text
+  vocabulary.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+
+# Stands where a beam or a rank reaches no document.
+NO_DOC = -1
+
+
+class UserError(Exception):
+  """Refuses an input in one line: what was expected, what came, the remedy.
+
+  The doors (`python -m gr_jax.*`) print the line and exit with status 2.
+  """
+
+
+def near_miss(name: str, options: Iterable[str]) -> str:
+  """A suffix for an error that names what the user may have meant.
+
+  Args:
+    name: what came.
+    options: what there is.
+
+  Returns:
+    ' (did you mean 'x'?)', or an empty string when nothing is close.
+  """
+  close = difflib.get_close_matches(name, list(options), n=1)
+  return f' (did you mean {close[0]!r}?)' if close else ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+  """A text to be found, identified by `id` within its collection."""
+
+  id: str
+  title: str
+  text: str
+  metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+  """A text that asks, identified by `id` within its collection."""
+
+  id: str
+  text: str
+  metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+  """One line of qrels: a document's relevance to a query, 0 for none."""
+
+  query_id: str
+  document_id: str
+  relevance: int
