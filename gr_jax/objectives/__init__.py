@@ -1,0 +1,5 @@
+"""Pure loss functions: arrays in, (scalar, {'name': (total, count)}) out.
+
+Metrics are totals and counts so that they add up exactly over batches and
+devices. Weights and schedules live in the caller.
+"""
