@@ -1,0 +1,1 @@
+"""Semantic indexing modules: dense vectors in, document identifiers out."""
