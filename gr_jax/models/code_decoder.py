@@ -1,0 +1,252 @@
+"""The code decoder: P(z|q), one code position after another.
+
+A T5 decoder stack over code positions. Its head is tied to the indexer's
+codebooks: with r_t = h_q minus the codewords chosen so far and d_t what the
+stack adds, the score of code k is -gamma_t |r_t + d_t - E_t,k|^2. The stack's
+output starts at zero, so that the untrained head is a nearest-code beam search
+of the query in the dense space (docs/method notes of RIPOR, arXiv 2311.09134,
+and DGI, arXiv 2603.10409; the combination is our reconstruction).
+"""
+
+import dataclasses
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
+
+from gr_jax.models import layers
+from gr_jax.models.t5 import T5Config
+from gr_jax.models.t5_decoder import (
+  DecoderCache,
+  DecoderMemory,
+  T5DecoderStack,
+  empty_cache,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeDecoderConfig:
+  """The decoder over code positions.
+
+  Attributes:
+    stack: sizes of the T5 decoder; `num_decoder_layers` of 0 leaves geometry
+      alone.
+    tied: whether the head is tied to the codebooks; an untied head must learn
+      the geometry again.
+    normalised: whether decoding sums log-probabilities, normalised over each
+      position's codes, or raw scores (as RIPOR does). Training always
+      normalises.
+    sharpness: gamma, what squared distances are multiplied with, at the start
+      of training.
+    attends_tokens: cross-attention to the states of the query's tokens (else
+      to its vector alone, all that a frozen encoder's cache holds).
+  """
+
+  stack: T5Config = T5Config(
+    emb_dim=128,
+    num_heads=4,
+    head_dim=32,
+    num_encoder_layers=0,
+    num_decoder_layers=2,
+    mlp_dim=256,
+  )
+  tied: bool = True
+  normalised: bool = True
+  sharpness: float = 20.0
+  attends_tokens: bool = False
+
+
+@flax.struct.dataclass
+class DecodingState:
+  """Beams under way; every leaf is [B, W, ...], or [B, 1, ...] when shared.
+
+  Attributes:
+    vectors_B1D: the queries' vectors.
+    residuals_BWD: r_t, the vectors minus the chosen codewords.
+    memory: keys and values of the cross-attentions.
+    cache: keys and values of the self-attentions.
+  """
+
+  vectors_B1D: jax.Array
+  residuals_BWD: jax.Array
+  memory: DecoderMemory
+  cache: DecoderCache
+
+
+class CodeDecoder(nn.Module):
+  """Scores codes from a query and the codes before.
+
+  Attributes:
+    config: sizes and head.
+    width: D, of queries and codewords.
+    positions: L.
+    codes: K.
+  """
+
+  config: CodeDecoderConfig
+  width: int
+  positions: int
+  codes: int
+
+  def setup(self):
+    stack = self.config.stack
+    self.input = layers.Dense(
+      features=stack.emb_dim, axes=('width', 'embed'), dtype=stack.dtype
+    )
+    self.position_embedding_LM = partitioning.param_with_axes(
+      'position_embedding',
+      nn.initializers.normal(stddev=0.02),
+      (self.positions, stack.emb_dim),
+      jnp.float32,
+      axes=('code_positions', 'embed'),
+    )
+    self.stack = T5DecoderStack(stack)
+    if self.config.tied:
+      self.output = layers.Dense(
+        features=self.width,
+        axes=('embed', 'width'),
+        kernel_init=nn.initializers.zeros_init(),
+      )
+      self.log_sharpness_L = partitioning.param_with_axes(
+        'log_sharpness',
+        nn.initializers.constant(math.log(self.config.sharpness)),
+        (self.positions,),
+        jnp.float32,
+        axes=('code_positions',),
+      )
+    else:
+      self.head_LMK = partitioning.param_with_axes(
+        'head',
+        nn.initializers.lecun_normal(batch_axis=(0,)),
+        (self.positions, stack.emb_dim, self.codes),
+        jnp.float32,
+        axes=('code_positions', 'embed', 'codes'),
+      )
+
+  def __call__(self, encoding, codewords_BLD, codebooks_LKD, *, deterministic):
+    """Scores of all codes at all positions, each given the codes before.
+
+    Args:
+      encoding: models.retriever.QueryEncoding.
+      codewords_BLD: codewords of the target, hard or soft ("soft teacher
+        forcing", DGI, arXiv 2603.10409).
+      codebooks_LKD: the indexer's codebooks.
+      deterministic: no dropout.
+
+    Returns:
+      [B, L, K] float32 scores; log_softmax gives log P(z_t | z_<t, q).
+    """
+    codewords_BLD = codewords_BLD.astype(jnp.float32)
+    before_BLD = jnp.cumsum(codewords_BLD, axis=1) - codewords_BLD
+    vectors_B1D = encoding.vectors_BD[:, None, :]
+    residuals_BLD = vectors_B1D - before_BLD
+    previous_BLD = jnp.pad(codewords_BLD, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    inputs_BLM = self._inputs(vectors_B1D, residuals_BLD, previous_BLD)
+    inputs_BLM += self.position_embedding_LM[None]
+    hidden_BLM = self.stack(
+      inputs_BLM,
+      encoding.states_BSE,
+      encoding.mask_BS,
+      deterministic=deterministic,
+    )
+    if not self.config.tied:
+      return jnp.einsum('BLM,LMK->BLK', hidden_BLM, self.head_LMK)
+    targets_BLD = residuals_BLD + self.output(hidden_BLM)
+    return tied_scores(
+      targets_BLD, codebooks_LKD, jnp.exp(self.log_sharpness_L)
+    )
+
+  def start(self, encoding, width):
+    """The state of `width` beams a query before the first code.
+
+    Args:
+      encoding: models.retriever.QueryEncoding of B queries.
+      width: W.
+
+    Returns:
+      DecodingState.
+    """
+    batch = encoding.vectors_BD.shape[0]
+    vectors_B1D = encoding.vectors_BD[:, None, :]
+    memory = self.stack.memory(encoding.states_BSE, encoding.mask_BS)
+    cache = empty_cache(self.config.stack, batch * width, self.positions)
+    return DecodingState(
+      vectors_B1D=vectors_B1D,
+      residuals_BWD=jnp.repeat(vectors_B1D, width, axis=1),
+      memory=jax.tree.map(lambda x: x[:, None], memory),
+      cache=jax.tree.map(
+        lambda x: x.reshape(batch, width, *x.shape[1:]), cache
+      ),
+    )
+
+  def step(self, state, codes_BW, level, codebooks_LKD):
+    """Scores of the codes at one position of every beam.
+
+    Args:
+      state: DecodingState.
+      codes_BW: int32 codes chosen at `level` - 1; not read at level 0.
+      level: int32 scalar, may be traced.
+      codebooks_LKD: the indexer's codebooks.
+
+    Returns:
+      [B, W, K] float32 scores (log-probabilities if `normalised`), and the
+      state to go on from.
+    """
+    batch, width = codes_BW.shape
+    codebook_KD = codebooks_LKD[jnp.maximum(level - 1, 0)]
+    previous_BWD = jnp.where(level > 0, codebook_KD[codes_BW], 0.0)
+    residuals_BWD = state.residuals_BWD - previous_BWD
+    inputs_BWM = self._inputs(state.vectors_B1D, residuals_BWD, previous_BWD)
+    inputs_BWM += self.position_embedding_LM[level][None, None]
+    rows = batch * width
+    hidden_RM, cache = self.stack.step(
+      inputs_BWM.reshape(rows, -1),
+      jax.tree.map(lambda x: x[:, 0], state.memory),
+      jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), state.cache),
+      level,
+    )
+    if self.config.tied:
+      output_BWD = self.output(hidden_RM).reshape(batch, width, -1)
+      scores_RLK = tied_scores(
+        (residuals_BWD + output_BWD).reshape(rows, 1, -1),
+        codebooks_LKD[level][None],
+        jnp.exp(self.log_sharpness_L[level])[None],
+      )
+      scores_BWK = scores_RLK.reshape(batch, width, -1)
+    else:
+      scores_RK = hidden_RM.astype(jnp.float32) @ self.head_LMK[level]
+      scores_BWK = scores_RK.reshape(batch, width, -1)
+    if self.config.normalised:
+      scores_BWK = jax.nn.log_softmax(scores_BWK, axis=-1)
+    cache = jax.tree.map(lambda x: x.reshape(batch, width, *x.shape[1:]), cache)
+    return scores_BWK, state.replace(residuals_BWD=residuals_BWD, cache=cache)
+
+  def _inputs(self, vectors_B1D, residuals_BLD, previous_BLD):
+    """[B, L, M] what the stack reads: query, residual, last codeword."""
+    vectors_BLD = jnp.broadcast_to(vectors_B1D, residuals_BLD.shape)
+    return self.input(
+      jnp.concatenate([vectors_BLD, residuals_BLD, previous_BLD], axis=-1)
+    )
+
+
+def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
+  """-gamma_t |u_t - E_t,k|^2 for targets u_t.
+
+  Args:
+    targets_BLD: what each position looks for.
+    codebooks_LKD: codewords.
+    sharpness_L: gamma of each position.
+
+  Returns:
+    [B, L, K] float32 scores.
+  """
+  targets_BLD = targets_BLD.astype(jnp.float32)
+  distances_BLK = (
+    jnp.sum(targets_BLD**2, axis=-1, keepdims=True)
+    - 2 * jnp.einsum('BLD,LKD->BLK', targets_BLD, codebooks_LKD)
+    + jnp.sum(codebooks_LKD**2, axis=-1)[None]
+  )
+  return -sharpness_L[None, :, None] * distances_BLK
