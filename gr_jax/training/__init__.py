@@ -1,0 +1,1 @@
+"""Mesh, state, optimizer, step, loop and checkpoints."""

@@ -1,0 +1,156 @@
+"""Parameters at step 0: drawn, imported, and codebooks from k-means."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr_jax.indexers.kmeans import residual_kmeans
+from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.models import import_weights
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.retriever import unit_length
+from gr_jax.types import UserError, near_miss
+
+INITIALISATIONS = ('documents', 'queries', 'half', 'none')
+
+
+def init_params(model, seed):
+  """Draws all parameters.
+
+  Args:
+    model: models.retriever.Retriever.
+    seed: of the draw.
+
+  Returns:
+    The parameters and their logical axes (the 'params_axes' collection).
+  """
+  tokens_BS = jnp.ones((2, 2), jnp.int32)
+  batch = {
+    'query_tokens': tokens_BS,
+    'document_tokens': tokens_BS,
+    'document_index': jnp.arange(2),
+  }
+
+  def init(key):
+    keys = jax.random.split(key)
+    return model.init(
+      {'params': keys[0], 'dropout': keys[1]},
+      batch,
+      temperature=1.0,
+      noise=0.0,
+      deterministic=True,
+    )
+
+  variables = jax.jit(init)(jax.random.key(seed))
+  return variables['params'], variables['params_axes']
+
+
+def import_params(params, config, source):
+  """Puts pretrained weights in place of drawn ones.
+
+  Args:
+    params: from `init_params`.
+    config: RetrieverConfig.
+    source: as models.import_weights takes it; empty to change nothing.
+
+  Returns:
+    The parameters, and the SHA-256 of the weights ('' for none).
+  """
+  if not source:
+    return params, ''
+  if isinstance(config.encoder, BertConfig):
+    found, encoder, provenance = import_weights.import_bert(source)
+  else:
+    found, weights, provenance = import_weights.import_t5(source)
+    encoder = import_weights.encoder_params(weights)
+    if 'decoder' in weights:
+      stack = import_weights.decoder_params(weights)
+      decoder = {**params['decoder'], 'stack': stack}
+      _check_shapes(params['decoder'], decoder, source)
+      params = {**params, 'decoder': decoder}
+  _check_shapes(params['encoder'], encoder, f'{source} ({found})')
+  return {**params, 'encoder': encoder}, provenance.sha256
+
+
+def _check_shapes(wanted, given, source):
+  """Refuses weights of another size, naming the first that differs."""
+
+  def shapes(tree):
+    return {
+      jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+  wanted, given = shapes(wanted), shapes(given)
+  for name in sorted({*wanted, *given}):
+    if wanted.get(name) != given.get(name):
+      raise UserError(
+        f'the model has {name} {wanted.get(name)}, the weights of {source} '
+        f'have {given.get(name)}: set the sizes of RetrieverConfig to those '
+        'of the weights'
+      )
+
+
+def starting_vectors(documents_ND, query_vectors, documents_of_queries, kind):
+  """What k-means clusters: documents, their queries, or half of each.
+
+  Clustering on the queries is bottleneck-minimal indexing (arXiv 2405.10974);
+  half and half is our reconstruction. A document without a query stands for
+  itself.
+
+  Args:
+    documents_ND: unit vectors.
+    query_vectors: [Q, D] unit vectors of training queries.
+    documents_of_queries: [Q] int document of each.
+    kind: of `INITIALISATIONS`, but not 'none'.
+
+  Returns:
+    [N, D] vectors.
+  """
+  documents_ND = np.asarray(documents_ND, np.float32)
+  if kind == 'documents' or not len(query_vectors):
+    return documents_ND
+  sums_ND = np.zeros_like(documents_ND)
+  np.add.at(sums_ND, documents_of_queries, np.asarray(query_vectors))
+  has_query_N1 = np.bincount(documents_of_queries, minlength=len(documents_ND))[
+    :, None
+  ].astype(bool)
+  means_ND = np.asarray(unit_length(jnp.asarray(sums_ND)))
+  share = 1.0 if kind == 'queries' else 0.5
+  mixed_ND = (1 - share) * documents_ND + share * means_ND
+  return np.where(has_query_N1, mixed_ND, documents_ND)
+
+
+def init_codebooks(params, config, vectors_ND, seed):
+  """Starts the codebooks from residual k-means where the indexer wants it.
+
+  Args:
+    params: of the model.
+    config: RetrieverConfig.
+    vectors_ND: from `starting_vectors`.
+    seed: of the first centres.
+
+  Returns:
+    The parameters.
+  """
+  codebooks_LKD, _ = residual_kmeans(
+    vectors_ND,
+    jax.random.key(seed),
+    positions=config.positions,
+    codes=config.codes,
+  )
+  indexer = {**params['indexer'], 'codebooks': codebooks_LKD}
+  return {**params, 'indexer': indexer}
+
+
+def codebook_start(config):
+  """What the indexer's codebooks start from, of `INITIALISATIONS`."""
+  if not isinstance(config.indexer, ResidualConfig):
+    return 'none'
+  kind = config.indexer.initialisation
+  if kind not in INITIALISATIONS:
+    raise UserError(
+      f'ResidualConfig.initialisation is one of {list(INITIALISATIONS)}, not '
+      f'{kind!r}{near_miss(kind, INITIALISATIONS)}'
+    )
+  return kind

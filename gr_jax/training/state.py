@@ -1,0 +1,83 @@
+"""What a checkpoint holds: step, parameters, optimizer."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gr_jax.training.optimizer import OptimizerSettings
+from gr_jax.training.schedules import Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingSettings:
+  """How long and how the model trains.
+
+  Attributes:
+    steps: optimizer updates.
+    train_encoder: whether the text encoder trains too; if not, its vectors
+      are computed once and kept on disk.
+    accumulate: microbatches a step; in-batch criteria see one microbatch.
+    optimizer: rates.
+    temperature: tau of the Gumbel-softmax, in squared distance.
+    noise: scale of the Gumbel noise, in squared distance.
+    log_every: steps between log lines.
+    evaluate_every: steps between evaluations on dev, 0 for none.
+    checkpoint_every: steps between checkpoints; the last step has one always.
+    keep_checkpoints: how many stay on disk.
+  """
+
+  steps: int = 600
+  train_encoder: bool = False
+  accumulate: int = 1
+  optimizer: OptimizerSettings = OptimizerSettings()
+  temperature: Schedule = Schedule(0.05, 0.02)
+  noise: Schedule = Schedule(0.02, 0.0, finish=0.8)
+  log_every: int = 20
+  evaluate_every: int = 0
+  checkpoint_every: int = 500
+  keep_checkpoints: int = 2
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The state of training.
+
+  Attributes:
+    step: int32 updates done.
+    params: parameters that train.
+    frozen: parameters that do not, kept here so that a checkpoint is whole.
+    opt_state: of the optimizer.
+  """
+
+  step: jax.Array
+  params: dict
+  frozen: dict
+  opt_state: object
+
+  def all_params(self):
+    """The model's parameters, trained and frozen."""
+    return {**self.frozen, **self.params}
+
+
+def make_state(params, optimizer, train_encoder):
+  """A state at step 0.
+
+  Args:
+    params: the model's parameters, by module.
+    optimizer: optax transformation.
+    train_encoder: whether params['encoder'] trains.
+
+  Returns:
+    The TrainState.
+  """
+  frozen_names = () if train_encoder else ('encoder',)
+  frozen = {k: v for k, v in params.items() if k in frozen_names}
+  trained = {k: v for k, v in params.items() if k not in frozen_names}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=trained,
+    frozen=frozen,
+    opt_state=optimizer.init(trained),
+  )
