@@ -1,0 +1,193 @@
+"""What lies in a run folder besides checkpoints, and how it comes there."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from gr_jax import run_settings
+from gr_jax.data.loader import used_rates
+from gr_jax.data.prepared import PreparedData, is_current
+from gr_jax.retrieval.encoding import (
+  document_vectors,
+  encode_texts,
+  project_vectors,
+)
+from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
+from gr_jax.retrieval.program import encode_program
+from gr_jax.settings import from_json, to_json
+from gr_jax.types import UserError
+
+SETTINGS = 'settings.json'
+CHECKPOINTS = 'checkpoints'
+INDEX = 'index'
+# May change between a run and its continuation: where it lies, how its
+# checkpoints are searched.
+_FREE = ('run_dir', 'search')
+
+
+def read_settings(run_dir: pathlib.Path) -> run_settings.RunSettings:
+  """The settings of a run that was started."""
+  path = run_dir / SETTINGS
+  if not path.is_file():
+    raise UserError(
+      f'{run_dir} should be the folder of a run, it has no {SETTINGS}: train '
+      'it with python -m gr_jax.train'
+    )
+  try:
+    data = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise UserError(f'{path} should be JSON: {error}') from error
+  return from_json(data, str(path))
+
+
+def keep_settings(settings, run_dir: pathlib.Path, config_text: str) -> None:
+  """Writes settings.json, or refuses to go on with other settings.
+
+  Args:
+    settings: run_settings.RunSettings.
+    run_dir: of the run.
+    config_text: the gin configuration, kept beside it.
+  """
+  new = to_json(settings)
+  if any((run_dir / CHECKPOINTS).glob('step_*')):
+    old = to_json(read_settings(run_dir))
+    for name in new:
+      if old[name] != new[name] and name not in _FREE:
+        raise UserError(
+          f'{run_dir} was trained with another {name} '
+          f'({_difference(old[name], new[name])}): go on with the former, or '
+          'choose another RUN_DIR'
+        )
+  run_dir.mkdir(parents=True, exist_ok=True)
+  text = json.dumps(new, indent=1) + '\n'
+  for name, content in ((SETTINGS, text), ('config.gin', config_text)):
+    partial = run_dir / f'{name}.partial'
+    partial.write_text(content, encoding='utf-8')
+    os.replace(partial, run_dir / name)
+
+
+def _difference(old, new) -> str:
+  """'steps was 600, is 1200' for the first setting that differs."""
+  if isinstance(old, dict) and isinstance(new, dict):
+    for name in {**old, **new}:
+      if old.get(name) != new.get(name):
+        inner = _difference(old.get(name), new.get(name))
+        nested = isinstance(old.get(name), dict)
+        return inner if nested else f'{name} {inner}'
+  return f'was {old!r}, is {new!r}'
+
+
+def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
+  """The prepared examples of a run, made first if missing or stale."""
+  data_dir, _ = run_settings.collection_arguments(settings, run_dir)
+  if settings.data_dir == run_settings.PYTHON_DOCS and not data_dir.exists():
+    from gr_jax.data.python_docs import write_python_docs
+
+    print(f'writing the documentation of Python to {data_dir}', flush=True)
+    write_python_docs(data_dir)
+  preparation = dataclasses.replace(
+    settings.preparation, data_dir=str(data_dir)
+  )
+  directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
+  if not is_current(preparation, directory):
+    print(f'preparing the examples of {data_dir}', flush=True)
+    request = run_dir / 'preparation.json'
+    request.write_text(json.dumps(to_json(preparation)), encoding='utf-8')
+    # In a process of its own: TensorFlow never enters this one.
+    command = [sys.executable, '-m', 'gr_jax.prepare']
+    done = subprocess.run(
+      [*command, f'--settings={request}', f'--output={directory}'],
+      check=False,
+    )
+    if done.returncode:
+      raise UserError(f'{data_dir} was not prepared, see the line above')
+  return PreparedData(directory)
+
+
+class Texts:
+  """The texts of a run as vectors, whether the encoder is frozen or trains.
+
+  Attributes:
+    prepared: the examples.
+    frozen: vectors of the frozen encoder, None when it trains.
+  """
+
+  def __init__(self, settings, run_dir, model, params, prepared, hashes):
+    """Opens the texts, encoding them first when the encoder is frozen.
+
+    Args:
+      settings: of the run.
+      run_dir: of the run.
+      model: Retriever.
+      params: with the encoder's weights.
+      prepared: the examples.
+      hashes: of weights, vocabulary and examples.
+    """
+    self.prepared = prepared
+    self.frozen: FrozenVectors | None = None
+    self._model = model
+    self._sources = sorted(used_rates(prepared, settings.loader))
+    if settings.training.train_encoder:
+      return
+    if settings.model.decoder.attends_tokens:
+      raise UserError(
+        'a frozen encoder keeps one vector a text: set '
+        'CodeDecoderConfig.attends_tokens = False, or '
+        'TrainingSettings.train_encoder = True'
+      )
+    inputs = {**hashes, 'pooling': settings.model.pooling}
+    if not settings.encoder_weights:
+      inputs['seed'] = settings.seed
+    fingerprint = json.dumps(inputs, sort_keys=True).encode()
+    backbone = jax.jit(
+      lambda encoder, tokens_BS: (
+        model.apply(
+          {'params': {'encoder': encoder}}, tokens_BS, method='backbone'
+        ).pooled_BE
+      )
+    )
+    self.frozen = frozen_vectors(
+      run_settings.cache_dir(settings, run_dir) / 'vectors',
+      lambda tokens_BS: backbone(params['encoder'], tokens_BS),
+      prepared,
+      self._sources,
+      hashlib.sha256(fingerprint).hexdigest(),
+      lambda line: print(line, flush=True),
+    )
+
+  def documents(self, params) -> np.ndarray:
+    """[N, D] unit vectors of the documents."""
+    if self.frozen is not None:
+      return project_vectors(self._model, params, self.frozen.documents)
+    return document_vectors(
+      self._model,
+      params,
+      self.prepared.document_tokens,
+      len(self.prepared.document_ids),
+      self.prepared.document_length,
+    )
+
+  def labelled_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
+    """[Q, D] unit vectors of the labelled queries, [Q] their documents."""
+    source = self.prepared.sources.get('labelled')
+    if source is None or not len(source) or 'labelled' not in self._sources:
+      return np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+    if self.frozen is not None:
+      vectors_QD = project_vectors(
+        self._model, params, self.frozen.queries['labelled']
+      )
+    else:
+      vectors_QD = encode_texts(
+        lambda tokens_BS: encode_program(self._model, params, tokens_BS),
+        source.query_tokens,
+        len(source),
+        self.prepared.query_length,
+      )
+    return vectors_QD, np.asarray(source.document_indices)

@@ -1,0 +1,134 @@
+"""All settings of a run, and how a run differs from its controls."""
+
+import dataclasses
+import pathlib
+
+from gr_jax.data.loader import LoaderSettings
+from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.indexers.random_codes import RandomConfig
+from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.code_decoder import CodeDecoderConfig
+from gr_jax.models.retriever import RetrieverConfig
+from gr_jax.models.t5 import T5Config
+from gr_jax.objectives.weighted_sum import ObjectiveSettings
+from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.settings import register
+from gr_jax.training.mesh import MeshSettings
+from gr_jax.training.optimizer import OptimizerSettings
+from gr_jax.training.schedules import Schedule
+from gr_jax.training.state import TrainingSettings
+
+# As data_dir: the documentation of Python itself, written into the run.
+PYTHON_DOCS = 'python_docs'
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSettings:
+  """What a run is made of; RUN/settings.json holds it.
+
+  Attributes:
+    run_dir: folder of the run.
+    data_dir: folder in the BEIR layout, or 'python_docs'.
+    cache_dir: folder of data/, prepared/ and vectors/, to share them between
+      runs; empty for the run's own.
+    encoder_weights: pretrained weights of the encoder (and of the decoder's
+      stack where they have one): a folder, 'package:NAME', or
+      'hub:ORG/NAME@REVISION'; empty to train from scratch.
+    seed: of parameters, order, noise and dropout.
+    preparation: from texts to examples; its data_dir is set from this one's.
+    loader: from examples to batches.
+    model: sizes and kinds.
+    objective: weights of the criteria.
+    training: how long, and how.
+    mesh: how devices are arranged.
+    search: how the index is searched.
+  """
+
+  run_dir: str
+  data_dir: str = PYTHON_DOCS
+  cache_dir: str = ''
+  encoder_weights: str = ''
+  seed: int = 0
+  preparation: PreparationSettings = PreparationSettings()
+  loader: LoaderSettings = LoaderSettings()
+  model: RetrieverConfig = RetrieverConfig()
+  objective: ObjectiveSettings = ObjectiveSettings()
+  training: TrainingSettings = TrainingSettings()
+  mesh: MeshSettings = MeshSettings()
+  search: SearchSettings = SearchSettings()
+
+
+register(
+  BertConfig,
+  CodeDecoderConfig,
+  LoaderSettings,
+  MeshSettings,
+  ObjectiveSettings,
+  OptimizerSettings,
+  PreparationSettings,
+  RandomConfig,
+  ResidualConfig,
+  RetrieverConfig,
+  RunSettings,
+  Schedule,
+  SearchSettings,
+  T5Config,
+  TrainingSettings,
+)
+
+
+def cache_dir(settings: RunSettings, run_dir: pathlib.Path) -> pathlib.Path:
+  """The folder of data/, prepared/ and vectors/ of a run."""
+  return pathlib.Path(settings.cache_dir) if settings.cache_dir else run_dir
+
+
+def collection_arguments(
+  settings: RunSettings, run_dir: pathlib.Path
+) -> tuple[pathlib.Path, int]:
+  """Folder and bad records allowed, as data.collection.Collection takes them.
+
+  Args:
+    settings: of the run.
+    run_dir: where the run lies.
+  """
+  if settings.data_dir == PYTHON_DOCS:
+    folder = cache_dir(settings, run_dir) / 'data'
+  else:
+    folder = pathlib.Path(settings.data_dir)
+  return folder, settings.preparation.max_bad_records
+
+
+def control(
+  settings: RunSettings, name: str, run_dir: pathlib.Path
+) -> RunSettings:
+  """The same run with one thing changed, on the same prepared examples.
+
+  Args:
+    settings: of the run.
+    name: 'random_ids' (codes drawn at random, everything else alike) or
+      'dense_only' (the encoder trained on InfoNCE alone).
+    run_dir: of the run, whose caches the control shares.
+
+  Returns:
+    The settings of the control.
+  """
+  shared = dataclasses.replace(
+    settings, cache_dir=str(cache_dir(settings, run_dir).absolute())
+  )
+  if name == 'random_ids':
+    indexer = RandomConfig(
+      positions=settings.model.positions,
+      codes=settings.model.codes,
+      seed=settings.seed,
+    )
+    model = dataclasses.replace(
+      settings.model, indexer=indexer, indexer_gradient=1.0
+    )
+    return dataclasses.replace(shared, model=model)
+  criteria = dataclasses.fields(ObjectiveSettings)
+  kept = ('bottleneck', 'temperature')
+  off = {field.name: 0.0 for field in criteria if field.name not in kept}
+  return dataclasses.replace(
+    shared, objective=dataclasses.replace(settings.objective, **off)
+  )

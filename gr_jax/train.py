@@ -1,0 +1,145 @@
+"""Trains a retriever: from a collection to checkpoints of a run.
+
+python -m gr_jax.train --gin_file=gin/runs/quickstart.gin
+python -m gr_jax.train --gin_file=... --gin.DATA_DIR=PATH --gin.RUN_DIR=PATH
+
+The same command goes on where an interrupted run stopped.
+"""
+
+import argparse
+import pathlib
+
+from gr_jax import entry
+
+
+def main(arguments: list[str]) -> int:
+  """The door: gin files and flags to one call."""
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.train',
+    description=__doc__.partition('\n')[0],
+    allow_abbrev=False,
+  )
+  entry.add_gin_flags(parser)
+  flags, overrides = entry.parse_arguments(parser, arguments)
+  from gr_jax import configuration, index_corpus, run_settings
+
+  configuration.parse(flags.gin_file, overrides)
+  settings = configuration.build(run_settings.RunSettings)
+  run_dir = pathlib.Path(settings.run_dir)
+  train(settings, run_dir, configuration.config_text())
+  index_corpus.index_run(run_dir)
+  return 0
+
+
+def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
+  """Trains a run to its last step, or goes on with one.
+
+  Args:
+    settings: run_settings.RunSettings.
+    run_dir: folder of the run; its settings.json must be the same settings
+      when it has checkpoints.
+    config_text: the gin configuration, kept beside settings.json.
+  """
+  from gr_jax import run_folder
+  from gr_jax.training import mesh as meshes
+
+  run_dir = run_dir.absolute()
+  run_folder.keep_settings(settings, run_dir, config_text)
+  prepared = run_folder.prepared_examples(settings, run_dir)
+  with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
+    _train(settings, run_dir, prepared, mesh)
+
+
+def _train(settings, run_dir, prepared, mesh):
+  """Builds the parts of a run and hands them to the loop."""
+  import jax
+
+  from gr_jax import run_folder
+  from gr_jax.data.loader import batches
+  from gr_jax.models.retriever import Retriever
+  from gr_jax.training import initial, loop, state, step
+  from gr_jax.training.checkpoints import Checkpoints
+  from gr_jax.training.logs import MetricWriter
+  from gr_jax.training.mesh import put_batch, shardings_for
+  from gr_jax.training.optimizer import make_optimizer
+
+  training = settings.training
+  model = Retriever(settings.model)
+  optimizer = make_optimizer(training.optimizer, training.steps)
+  params, axes = initial.init_params(model, settings.seed)
+  params, weights_sha256 = initial.import_params(
+    params, settings.model, settings.encoder_weights
+  )
+  hashes = {
+    'vocabulary': prepared.vocabulary().sha256,
+    'encoder_weights': weights_sha256,
+    'examples': prepared.manifest['inputs_sha256'],
+  }
+  texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
+  checkpoints = Checkpoints(run_dir / 'checkpoints', training.keep_checkpoints)
+  latest = checkpoints.latest()
+  if latest is None:
+    params = _with_codebooks(settings, params, texts)
+  state_now = state.make_state(params, optimizer, training.train_encoder)
+  state_now = jax.device_put(state_now, shardings_for(mesh, axes, state_now))
+  iterator = batches(
+    prepared,
+    settings.loader,
+    jax.process_index(),
+    jax.process_count(),
+    texts.frozen,
+  )
+  if latest is None:
+    checkpoints.check_space(state_now)
+  else:
+    restored = checkpoints.restore(latest, state_now, hashes)
+    state_now = restored.state
+    iterator.set_state(restored.data_state)
+  writer = MetricWriter(run_dir / 'logs', training.steps, latest or 0)
+  loop.train_loop(
+    state=state_now,
+    step_fn=step.make_step(
+      model, optimizer, training, settings.objective, settings.seed
+    ),
+    batches=iterator,
+    put=lambda batch: put_batch(mesh, batch),
+    settings=training,
+    checkpoints=checkpoints,
+    writer=writer,
+    hashes=hashes,
+    hooks=_hooks(settings, run_dir, model, texts),
+  )
+  writer.close()
+  checkpoints.close()
+
+
+def _with_codebooks(settings, params, texts):
+  """The parameters, with codebooks from k-means where they are wanted."""
+  from gr_jax.training import initial
+
+  kind = initial.codebook_start(settings.model)
+  if kind == 'none':
+    return params
+  queries_QD, documents_Q = texts.labelled_queries(params)
+  vectors_ND = initial.starting_vectors(
+    texts.documents(params), queries_QD, documents_Q, kind
+  )
+  return initial.init_codebooks(
+    params, settings.model, vectors_ND, settings.seed
+  )
+
+
+def _hooks(settings, run_dir, model, texts):
+  """What the loop calls every `evaluate_every` steps."""
+  if not settings.training.evaluate_every:
+    return ()
+  from gr_jax import run_settings
+  from gr_jax.data.collection import Collection
+  from gr_jax.evaluation.in_loop import dev_hook
+
+  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
+  return (dev_hook(model, settings, collection, texts),)
+
+
+if __name__ == '__main__':
+  entry.run_main(main)
