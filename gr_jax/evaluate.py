@@ -5,7 +5,6 @@ python -m gr_jax.evaluate --run_dir=runs/NAME [--controls=random_ids]
 
 import argparse
 import importlib.util
-import json
 import pathlib
 import shlex
 
@@ -46,24 +45,6 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def read_settings(run_dir: pathlib.Path):
-  """The run's settings; importing the module registers their classes."""
-  from gr_jax import run_settings, settings
-
-  del run_settings
-  path = run_dir / 'settings.json'
-  if not path.is_file():
-    raise UserError(
-      f'{run_dir} should be the folder of a run, it has no settings.json: '
-      'train it with python -m gr_jax.train'
-    )
-  try:
-    data = json.loads(path.read_text(encoding='utf-8'))
-  except ValueError as error:
-    raise UserError(f'{path} should be JSON: {error}') from error
-  return settings.from_json(data, str(path))
-
-
 def _make_controls(names, settings, run_dir, corpus_sha256):
   """Trains and indexes the controls that are not there; returns folders."""
   from gr_jax import run_settings
@@ -90,7 +71,7 @@ def _make_controls(names, settings, run_dir, corpus_sha256):
 def _systems(index_path, control_folders, collection):
   """Yields (row name, system) in the order of the table.
 
-  A generator: no more than one model is in memory.
+  A generator: a control is opened when its turn comes.
   """
   from gr_jax.evaluation import report
   from gr_jax.evaluation.generative import Generative
@@ -132,13 +113,13 @@ def evaluate(
   Returns:
     The contents of results.json.
   """
-  from gr_jax import run_settings
+  from gr_jax import run_folder, run_settings
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import judging, report
   from gr_jax.evaluation.identifiers import identifier_statistics
   from gr_jax.index.index import Index
 
-  settings = read_settings(run_dir)
+  settings = run_folder.read_settings(run_dir)
   collection = Collection(*run_settings.collection_arguments(settings, run_dir))
   asked = judging.questions(collection, split)
   index_path = index_path or run_dir / 'index'

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from gr_jax import evaluate, run_settings
+from gr_jax import evaluate, run_folder, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.evaluation import controls
@@ -158,7 +158,7 @@ def test_the_table_and_its_files(run_dir, capsys):
 
 def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
   collection = Collection(run_dir.parent / 'toy')
-  settings = evaluate.read_settings(run_dir)
+  settings = run_folder.read_settings(run_dir)
   for seed, name in enumerate(controls.NAMES):
     changed = run_settings.control(settings, name, run_dir)
 
@@ -182,7 +182,7 @@ def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
 def test_what_cannot_be_judged_leaves_nothing_behind(run_dir):
   with pytest.raises(UserError, match=r"no split 'dev'"):
     evaluate.evaluate(run_dir, split='dev')
-  settings = evaluate.read_settings(run_dir)
+  settings = run_folder.read_settings(run_dir)
   elsewhere = dataclasses.replace(settings, data_dir=str(run_dir / 'gone'))
   (run_dir / 'settings.json').write_text(json.dumps(to_json(elsewhere)))
   with pytest.raises(UserError, match='gone'):
