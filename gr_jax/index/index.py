@@ -21,7 +21,7 @@ from gr_jax.index.texts import TextTable, write_texts
 from gr_jax.types import UserError
 
 # Characters kept of a text for showing it.
-SNIPPET_LENGTH = 2000
+SNIPPET_LENGTH = 1000
 _MODEL = 'model.safetensors'
 _SETTINGS = 'settings.json'
 _VOCABULARY = 'vocabulary'

@@ -28,6 +28,7 @@ class SearchSettings:
     dense_weight: of the dot product of query and document vectors.
     batch_sizes: queries of a compiled program; smaller batches are padded to
       the next of them, larger ones are cut.
+    vector_type: 'float16' or 'float32', what the index keeps vectors in.
   """
 
   beams: int = 100
@@ -36,6 +37,7 @@ class SearchSettings:
   generative_weight: float = 0.02
   dense_weight: float = 1.0
   batch_sizes: tuple[int, ...] = (1, 32)
+  vector_type: str = 'float16'
 
   def __post_init__(self):
     _require(self.beams >= 1, 'beams', '1 or more', self.beams)
@@ -50,6 +52,12 @@ class SearchSettings:
       'batch_sizes',
       'rising numbers',
       sizes,
+    )
+    _require(
+      self.vector_type in ('float16', 'float32'),
+      'vector_type',
+      "'float16' or 'float32'",
+      repr(self.vector_type),
     )
 
   def budget(self, documents: int) -> int:
@@ -228,14 +236,15 @@ class Searcher:
       length=length,
       width=self._width,
       candidates=self._room,
-      k=min(k, self._room),
+      # In steps as well: 5 documents or 10 are one program.
+      k=min(capacity(k), self._room),
     )
     # The decoder scores all codes of the widest level at every position.
     products = self._width * length * max(self.index.trie.code_sizes)
     places = ((0, 0), (0, max(k - self._room, 0)))
 
     def host(rows, missing):
-      rows = np.asarray(rows)[:count]
+      rows = np.asarray(rows)[:count, :k]
       return np.pad(rows, places, constant_values=missing)
 
     floor = np.float32(FLOOR)

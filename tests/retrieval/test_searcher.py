@@ -149,7 +149,7 @@ def test_a_grown_index_and_other_weights_reuse_the_program():
   make_searcher(index).search_batch(QUERIES, 5)
   compiled = program.search_program._cache_size()
   make_searcher(toy.make_index(303)).search_batch(QUERIES, 5)
-  make_searcher(index, dense_weight=0.5).search_batch(QUERIES, 5)
+  make_searcher(index, dense_weight=0.5).search_batch(QUERIES, 7)
   assert program.search_program._cache_size() == compiled
 
 
@@ -162,6 +162,7 @@ def test_a_grown_index_and_other_weights_reuse_the_program():
     {'documents_scored': 0},
     {'batch_sizes': ()},
     {'batch_sizes': (8, 4)},
+    {'vector_type': 'int8'},
   ],
 )
 def test_impossible_settings_are_refused_by_name(settings):

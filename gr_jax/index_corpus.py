@@ -1,0 +1,152 @@
+"""Indexes the corpus of a trained run: identifiers, trie, vectors, texts.
+
+python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+
+from gr_jax import entry
+from gr_jax.types import UserError
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.index_corpus',
+    description=__doc__.partition('\n')[0],
+    allow_abbrev=False,
+  )
+  entry.add_run_dir_flag(parser)
+  parser.add_argument(
+    '--checkpoint', type=int, metavar='STEP', help='default: the last'
+  )
+  parser.add_argument(
+    '--output', metavar='PATH', help='default: index in the run folder'
+  )
+  return parser
+
+
+def index_run(
+  run_dir: pathlib.Path,
+  checkpoint: int | None = None,
+  output: pathlib.Path | None = None,
+) -> pathlib.Path:
+  """Writes the index of a run as the new current version.
+
+  Args:
+    run_dir: folder of the run.
+    checkpoint: step of the parameters, the last when None.
+    output: folder of the index, RUN/index when None.
+
+  Returns:
+    The folder of the new version.
+  """
+  from gr_jax import run_folder, run_settings
+  from gr_jax.data.prepared import PreparedData
+  from gr_jax.models.retriever import Retriever
+  from gr_jax.retrieval.encoding import assign_codes
+  from gr_jax.retrieval.opening import saved_settings
+  from gr_jax.settings import to_json
+
+  run_dir = run_dir.absolute()
+  settings = run_folder.read_settings(run_dir)
+  params, hashes = _restore(run_dir, checkpoint)
+  prepared = PreparedData(
+    run_settings.cache_dir(settings, run_dir) / 'prepared'
+  )
+  vocabulary = prepared.vocabulary
+  if vocabulary.sha256 != hashes['vocabulary']:
+    raise UserError(
+      f'{run_dir} was trained with vocabulary {hashes["vocabulary"][:12]},'
+      f' {prepared.directory} has {vocabulary.sha256[:12]}: prepare again with'
+      ' the former, or train again'
+    )
+  model = Retriever(settings.model)
+  texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
+  vectors_ND = texts.documents(params)
+  index = _index(
+    settings,
+    run_dir,
+    assign_codes(model, params, vectors_ND),
+    vectors_ND,
+    prepared.document_ids,
+  )
+  saved = saved_settings(
+    settings.model, settings.search, prepared.query_length, to_json(settings)
+  )
+  return index.save(output or run_dir / 'index', params, saved, vocabulary)
+
+
+def _restore(run_dir: pathlib.Path, checkpoint: int | None):
+  """Parameters of a checkpoint and the hashes of what it depends on."""
+  from gr_jax.training.checkpoints import Checkpoints
+
+  checkpoints = Checkpoints(run_dir / 'checkpoints')
+  try:
+    step = checkpoints.latest() if checkpoint is None else checkpoint
+    if step is None:
+      raise UserError(
+        f'{checkpoints.directory} holds no checkpoint: train the run first'
+      )
+    hashes = checkpoints.verify(step)['hashes']
+    return checkpoints.restore_params(step), hashes
+  finally:
+    checkpoints.close()
+
+
+def _index(settings, run_dir, codes_NL, vectors_ND, document_ids):
+  """The index in memory; refuses a collection that changed since."""
+  from gr_jax import run_settings
+  from gr_jax.data.collection import Collection
+  from gr_jax.index.index import SNIPPET_LENGTH, Index
+
+  folder, bad_records = run_settings.collection_arguments(settings, run_dir)
+  titles, texts = [], []
+  place = 0
+  for document in Collection(folder, bad_records).documents():
+    if place >= len(document_ids) or document.id != document_ids[place]:
+      break
+    place += 1
+    titles.append(document.title)
+    texts.append(document.text[:SNIPPET_LENGTH])
+  else:
+    if place == len(document_ids):
+      return Index.build(
+        codes_NL,
+        (settings.model.codes,) * settings.model.positions,
+        vectors_ND.astype(settings.search.vector_type),
+        document_ids,
+        titles,
+        texts,
+      )
+  raise UserError(
+    f'{folder} has changed since it was prepared (at document {place + 1}):'
+    ' train the run again, or bring back the former collection'
+  )
+
+
+def warm_up(index: pathlib.Path) -> None:
+  """Searches once, so that the compiled program waits for the first query."""
+  subprocess.run(
+    [sys.executable, '-m', 'gr_jax.search', f'--index={index}', 'warm up'],
+    stdout=subprocess.DEVNULL,
+    check=True,
+  )
+
+
+def main(arguments: list[str]) -> int:
+  """The door: flags to one call."""
+  flags = _parser().parse_args(arguments)
+  run_dir = pathlib.Path(flags.run_dir)
+  output = pathlib.Path(flags.output) if flags.output else run_dir / 'index'
+  version = index_run(run_dir, flags.checkpoint, output)
+  warm_up(output)
+  print(f'wrote {version}')
+  print(f'search it: python -m gr_jax.search --index={output} "my query"')
+  return 0
+
+
+if __name__ == '__main__':
+  entry.run_main(main)
