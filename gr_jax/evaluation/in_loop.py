@@ -50,8 +50,8 @@ def dev_hook(model, settings, collection: Collection, texts):
     space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
     return {
       **{f'dev/{name}': value for name, value in row.scores.means().items()},
-      'dev/uniqueness': space['uniqueness'],
-      'dev/sequence_entropy': space['sequence_entropy'],
+      'dev/uniqueness': space.uniqueness,
+      'dev/sequence_entropy': space.sequence_entropy,
     }
 
   return hook
