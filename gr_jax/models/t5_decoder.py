@@ -270,7 +270,8 @@ class T5DecoderStack(nn.Module):
     Returns:
       [R, M] states after the last norm, and the cache with this position.
     """
-    length = cache.keys[0].shape[-1]
+    # Without layers there is no cache to tell the length, and no need of it.
+    length = cache.keys[0].shape[-1] if cache.keys else 0
     bias_1H1L = self._causal_bias(
       jnp.full((1,), position, jnp.int32), jnp.arange(length)
     )

