@@ -56,7 +56,7 @@ def index_run(
   prepared = PreparedData(
     run_settings.cache_dir(settings, run_dir) / 'prepared'
   )
-  vocabulary = prepared.vocabulary
+  vocabulary = prepared.vocabulary()
   if vocabulary.sha256 != hashes['vocabulary']:
     raise UserError(
       f'{run_dir} was trained with vocabulary {hashes["vocabulary"][:12]},'

@@ -28,7 +28,6 @@ def encode_texts(
   read_tokens: Callable[[Sequence[int]], Sequence[np.ndarray]],
   count: int,
   longest: int,
-  out: np.ndarray | None = None,
 ) -> np.ndarray:
   """Encodes many texts, short ones in short batches.
 
@@ -37,12 +36,12 @@ def encode_texts(
     read_tokens: row numbers -> token ids of each.
     count: N, texts.
     longest: tokens of the longest text.
-    out: [N, D] array to fill, for instance memory-mapped; made when None.
 
   Returns:
     [N, D] vectors in the order of the rows.
   """
   lengths = padded_lengths(longest)
+  out = None
   for start in range(0, count, _CHUNK):
     rows = np.arange(start, min(start + _CHUNK, count))
     tokens = read_tokens(rows)
@@ -63,6 +62,7 @@ def encode_texts(
           tokens_BS[place, : sizes[member]] = tokens[member]
         vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
         if out is None:
+          # Only now is the width known.
           out = np.zeros((count, vectors_BD.shape[1]), vectors_BD.dtype)
         out[rows[chosen]] = vectors_BD[: len(chosen)]
   if out is None:
