@@ -1,0 +1,104 @@
+"""A newcomer follows one training step through at most 1,500 lines of code.
+
+Counted are the lines with code (blank lines, comments and docstrings help,
+and do not count) of every file that a step passes, from the command line and
+the loader to the update, with the layers and the longer of the text encoders.
+What the same files hold for search alone is left out by name.
+"""
+
+import ast
+import io
+import pathlib
+import textwrap
+import tokenize
+
+ROOT = pathlib.Path(__file__).parent.parent.parent / 'gr_jax'
+BUDGET = 1500
+PATH = (
+  'train.py',
+  'data/loader.py',
+  'training/loop.py',
+  'training/step.py',
+  'training/state.py',
+  'training/optimizer.py',
+  'training/schedules.py',
+  'models/retriever.py',
+  'models/encoder.py',
+  'models/layers.py',
+  'models/t5.py',
+  'models/t5_decoder.py',
+  'models/code_decoder.py',
+  'indexers/interface.py',
+  'indexers/residual.py',
+  'indexers/gumbel.py',
+  'objectives/*.py',
+)
+SEARCH_ONLY = {
+  'models/retriever.py': ('Retriever.start', 'Retriever.decode'),
+  'models/code_decoder.py': ('CodeDecoder.start', 'CodeDecoder.step'),
+  'models/t5_decoder.py': (
+    'DecoderCache',
+    'empty_cache',
+    'T5CausalSelfAttention',
+    'T5DecoderLayer.step',
+    'T5DecoderStack.step',
+    '_write',
+  ),
+}
+NO_CODE = {
+  tokenize.COMMENT,
+  tokenize.NL,
+  tokenize.NEWLINE,
+  tokenize.INDENT,
+  tokenize.DEDENT,
+  tokenize.ENDMARKER,
+}
+
+
+def lines_of_code(text):
+  """Lines that hold a token of the program."""
+  lines = set()
+  for token in tokenize.generate_tokens(io.StringIO(text).readline):
+    if token.type not in NO_CODE:
+      lines |= set(range(token.start[0], token.end[0] + 1))
+  for node in ast.walk(ast.parse(text)):
+    if not isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+      continue
+    if ast.get_docstring(node, clean=False) is not None:
+      doc = node.body[0]
+      lines -= set(range(doc.lineno, doc.end_lineno + 1))
+  return len(lines)
+
+
+def definitions(text):
+  """{'Class.method': its number of lines of code, 'function': ...}."""
+  found = {}
+  for node in ast.parse(text).body:
+    for inner in [node, *getattr(node, 'body', [])]:
+      if isinstance(inner, (ast.ClassDef, ast.FunctionDef)):
+        name = inner.name if inner is node else f'{node.name}.{inner.name}'
+        code = ast.get_source_segment(text, inner, padded=True)
+        found[name] = lines_of_code(textwrap.dedent(code))
+  return found
+
+
+def test_counting():
+  text = '"""Doc."""\n\n# Why.\ndef f(\n  a,\n):\n  """Doc."""\n  return a\n'
+  assert lines_of_code(text) == 4
+  assert definitions(text) == {'f': 4}
+
+
+def test_a_step_is_short_to_read():
+  counts = {}
+  for pattern in PATH:
+    files = sorted(ROOT.glob(pattern))
+    assert files, f'{pattern} is gone'
+    for file in files:
+      counts[file.relative_to(ROOT).as_posix()] = lines_of_code(
+        file.read_text()
+      )
+  for name, unread in SEARCH_ONLY.items():
+    known = definitions((ROOT / name).read_text())
+    counts[name] -= sum(known[definition] for definition in unread)
+  total = sum(counts.values())
+  assert total <= BUDGET, f'{total} lines: {counts}'
