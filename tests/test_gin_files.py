@@ -1,0 +1,39 @@
+"""Every gin file that is shipped builds, and its settings are data."""
+
+import json
+import pathlib
+
+import pytest
+
+from gr_jax import configuration, run_settings, settings
+
+ROOT = pathlib.Path(__file__).parent.parent
+RUNS = sorted(
+  path.relative_to(ROOT).as_posix()
+  for folder in ('runs', 'experiments')
+  for path in (ROOT / 'gin' / folder).rglob('*.gin')
+)
+
+
+@pytest.mark.parametrize('path', RUNS)
+def test_run_files_build(path):
+  configuration.parse([path], ['RUN_DIR=runs/test', 'DATA_DIR=somewhere'])
+  run = configuration.build(run_settings.RunSettings)
+  assert (run.run_dir, run.data_dir) == ('runs/test', 'somewhere')
+  data = json.loads(json.dumps(settings.to_json(run)))
+  assert settings.from_json(data) == run
+
+
+def test_there_are_run_files():
+  assert 'gin/runs/quickstart.gin' in RUNS
+
+
+@pytest.mark.parametrize('name', sorted(settings.registered()))
+def test_defaults_fit_their_annotations(name):
+  cls = settings.registered()[name]
+  values = dict.fromkeys(settings.required_fields(cls))
+  made = cls(**values)
+  for field, annotation in settings.field_types(cls).items():
+    if field not in values:
+      value = getattr(made, field)
+      assert settings.fits(value, annotation), (field, value, annotation)
