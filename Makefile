@@ -1,11 +1,12 @@
 # Everything sets itself up in .venv; `make quickstart` is the place to start.
-PYTHON ?= python3
+# The lock is for 3.11: take that where it runs.
+PYTHON ?= $(or $(shell python3.11 -c 'import sys; print(sys.executable)' \
+  2>/dev/null),python3)
 WORKERS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-EXTRAS := prepare,baselines,minilm,datasets,dev
 RUN_DIR := runs/quickstart
 
 .PHONY: quickstart test soak lint format clean
@@ -44,5 +45,5 @@ clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(READY): setup.py $(wildcard requirements/*.txt) requirements/install.sh
-	PYTHON='$(PYTHON)' EXTRAS='$(EXTRAS)' requirements/install.sh $(VENV)
+	PYTHON='$(PYTHON)' requirements/install.sh $(VENV)
 	touch $@

@@ -31,5 +31,14 @@ if [ -f "$lock" ]; then
   "${pip[@]}" --no-deps --no-build-isolation -e .
 else
   echo "there is no lock for $platform: resolving setup.py into $venv"
-  "${pip[@]}" -e ".[$EXTRAS]"
+  "${pip[@]}" -e ".[prepare,baselines,datasets,dev]"
+  # Apart and without its dependencies, which would bring torch.
+  "${pip[@]}" --no-deps "$("$PYTHON" - <<'PY'
+import ast, pathlib
+tree = ast.parse(pathlib.Path('setup.py').read_text(encoding='utf-8'))
+for node in tree.body:
+  if isinstance(node, ast.Assign) and node.targets[0].id == 'MINILM':
+    print(*ast.literal_eval(node.value))
+PY
+)"
 fi

@@ -1,12 +1,15 @@
 """What is installed: gr_jax with its tasks and gin files, nothing beside."""
 
+import email
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
 
 import pytest
+from packaging import requirements, utils
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -72,3 +75,26 @@ def test_gin_files_and_tasks_are_found_in_an_installed_wheel(wheel, tmp_path):
   assert not gin_file.startswith(str(site))
   assert tasks_file == str(site / 'gr_jax/tasks/__init__.py')
   assert run_file == str(site / 'gr_jax/gin/runs/quickstart.gin')
+
+
+def test_locked_versions_satisfy_the_pins(wheel):
+  """The lock is cut by hand: it may not fall behind setup.py."""
+  with zipfile.ZipFile(wheel) as archive:
+    metadata = email.message_from_bytes(
+      archive.read('gr_jax-0.1.0.dist-info/METADATA')
+    )
+  (lock,) = (ROOT / 'requirements').glob('*.txt')
+  pins = dict(re.findall(r'^([\w.-]+)==(.+)$', lock.read_text(), re.MULTILINE))
+  locked = {'', 'prepare', 'baselines', 'minilm', 'datasets', 'dev'}
+  checked = 0
+  for line in metadata.get_all('Requires-Dist'):
+    wanted = requirements.Requirement(line)
+    extra = re.search(r'extra == "(\w+)"', line)
+    if (extra[1] if extra else '') in locked:
+      name = utils.canonicalize_name(wanted.name)
+      assert pins[name] in wanted.specifier, f'{lock.name}: {name}'
+      checked += 1
+  assert checked > 30
+  # One download of tensorflow: the lock has the small wheel alone.
+  assert 'tensorflow' not in pins
+  assert 'tensorflow-cpu' in pins

@@ -1,0 +1,98 @@
+"""Doors share their flags, and say what is wrong in one line."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from gr_jax import entry
+from gr_jax.types import UserError
+
+
+def run_door(monkeypatch, main, *arguments):
+  monkeypatch.setattr(sys, 'argv', ['door', *arguments])
+  with pytest.raises(SystemExit) as caught:
+    entry.run_main(main)
+  return caught.value.code
+
+
+def test_user_error_is_one_line_and_status_2(monkeypatch, capsys):
+  def main(arguments):
+    raise UserError(f'no {arguments[0]}:\ntry another')
+
+  assert run_door(monkeypatch, main, 'folder') == 2
+  captured = capsys.readouterr()
+  assert captured.err == 'error: no folder: try another\n'
+  assert captured.out == ''
+
+
+def test_interrupt_has_the_shells_status(monkeypatch, capsys):
+  def main(arguments):
+    raise KeyboardInterrupt
+
+  assert run_door(monkeypatch, main) == 130
+  assert capsys.readouterr().err == 'interrupted\n'
+
+
+@pytest.mark.parametrize(('status', 'code'), [(None, 0), (0, 0), (3, 3)])
+def test_status_of_main(monkeypatch, status, code):
+  assert run_door(monkeypatch, lambda arguments: status) == code
+
+
+def test_other_errors_keep_their_traceback(monkeypatch):
+  def main(arguments):
+    raise ValueError('a bug')
+
+  monkeypatch.setattr(sys, 'argv', ['door'])
+  with pytest.raises(ValueError, match='a bug'):
+    entry.run_main(main)
+
+
+def test_a_reader_that_leaves_is_no_error():
+  code = (
+    'from gr_jax import entry\n'
+    'entry.run_main(lambda a: [print(i) for i in range(100000)] and 0)'
+  )
+  process = subprocess.Popen(
+    [sys.executable, '-c', code],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  assert process.stdout.readline() == '0\n'
+  process.stdout.close()
+  errors = process.stderr.read()
+  process.stderr.close()
+  assert process.wait() == 141
+  assert errors == ''
+
+
+@pytest.fixture
+def parser():
+  made = argparse.ArgumentParser(allow_abbrev=False)
+  entry.add_gin_flags(made)
+  entry.add_run_dir_flag(made, required=False)
+  return made
+
+
+def test_overrides_are_taken_out_in_order(parser):
+  flags, overrides = entry.parse_arguments(
+    parser,
+    ['--gin.B=1', '--gin_file=a.gin', '--gin.A', 'x', '--gin_file', 'b.gin']
+    + ['--gin.DATA_DIR=a=b', '--run_dir=r'],
+  )
+  assert flags.gin_file == ['a.gin', 'b.gin']
+  assert flags.run_dir == 'r'
+  assert overrides == ['B=1', 'A=x', 'DATA_DIR=a=b']
+
+
+def test_unknown_flags_are_refused(parser, capsys):
+  with pytest.raises(SystemExit) as caught:
+    entry.parse_arguments(parser, ['--gin_file=a.gin', '--gin_fil=b'])
+  assert caught.value.code == 2
+  assert '--gin_fil' in capsys.readouterr().err
+
+
+def test_help_shows_how_to_override(parser):
+  assert '--gin.NAME VALUE' in parser.format_help()
