@@ -128,12 +128,22 @@ def _index(settings, run_dir, codes_NL, vectors_ND, document_ids):
 
 
 def warm_up(index: pathlib.Path) -> None:
-  """Searches once, so that the compiled program waits for the first query."""
-  subprocess.run(
+  """Searches once, so that the compiled program waits for the first query.
+
+  In a process of its own, as that is what the next search is; an accelerator
+  is held by this process and would not be free for it.
+  """
+  import jax
+
+  if jax.default_backend() != 'cpu':
+    return
+  done = subprocess.run(
     [sys.executable, '-m', 'gr_jax.search', f'--index={index}', 'warm up'],
     stdout=subprocess.DEVNULL,
-    check=True,
+    check=False,
   )
+  if done.returncode:
+    raise UserError(f'{index} was written but cannot be searched, see above')
 
 
 def main(arguments: list[str]) -> int:

@@ -40,3 +40,9 @@ def test_a_collection_that_changed_since_is_refused(tmp_path, now, place):
   write_collection(tmp_path, now)
   with pytest.raises(UserError, match=rf'changed .*at document {place}\)'):
     index_corpus._index(settings, tmp_path, None, None, ['a', 'b', 'c'])
+
+
+def test_an_index_that_cannot_be_searched_is_said(tmp_path, capfd):
+  with pytest.raises(UserError, match='cannot be searched'):
+    index_corpus.warm_up(tmp_path / 'index')
+  assert 'there is no index folder' in capfd.readouterr().err

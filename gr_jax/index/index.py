@@ -128,6 +128,7 @@ class Index:
       The folder of the new version.
     """
     flat = flatten(params)
+    path = pathlib.Path(path)
     with versions.new_version(path) as directory:
       for name in _TEXTS:
         offsets = write_texts(directory / f'{name}.txt', getattr(self, name))

@@ -71,8 +71,7 @@ def search_program(
     return model.apply({'params': params}, *args, method=method)
 
   encoding = apply('encode', tokens_BS)
-  # `start` takes a number of beams, not an array: it is a shape.
-  state = model.apply({'params': params}, encoding, width, method='start')
+  state = apply('start', encoding, width)
 
   def step_fn(state, codes_BW, level):
     return apply('decode', state, codes_BW, level)
