@@ -119,6 +119,27 @@ def test_another_mesh_gives_the_same_bits(open_checkpoints):
   assert kernel.sharding.shard_shape(kernel.shape) == (4, 8)
 
 
+def test_training_goes_on_during_a_save(open_checkpoints):
+  """The step donates the state: what is being saved may not change."""
+  mesh = make_mesh(MeshSettings(data=4, model=2))
+  sharding = NamedSharding(mesh, P('model'))
+  step = jax.jit(
+    lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0
+  )
+  start = np.arange(1 << 20, dtype=np.float32).reshape(1 << 10, -1)
+  state = jax.device_put({'params': {'a': start, 'b': start}}, sharding)
+  writer = open_checkpoints(keep=4)
+  for saved in range(4):
+    writer.save(saved, state, b'', HASHES)
+    for _ in range(10):
+      state = step(state)
+  writer.wait()
+  for saved in range(4):
+    params = writer.restore_params(saved)
+    for leaf in params.values():
+      np.testing.assert_array_equal(leaf, start + 10 * saved)
+
+
 def test_keeps_the_last_and_clears_the_unfinished(open_checkpoints):
   writer = open_checkpoints(keep=2)
   for step in (1, 2, 3):
