@@ -1,1 +1,1 @@
-"""seqio Task registrations, one file a dataset family."""
+"""seqio Tasks, one file a family of datasets; import as `gr_jax.tasks`."""

@@ -1,0 +1,211 @@
+"""seqio's view of our texts and vocabularies; only preparation imports it."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from gr_jax.data.text_examples import TextExample
+from gr_jax.data.vocabularies import Vocabulary
+
+# A length that no text reaches: MAX_CHARACTERS gives fewer tokens.
+_ALL_TOKENS = 1 << 20
+# Texts that pass together from Python to TensorFlow and back.
+_BATCH = 512
+_TEXT_SIGNATURE = {
+  'query': tf.TensorSpec([None], tf.string),
+  'query_id': tf.TensorSpec([None], tf.string),
+  'document': tf.TensorSpec([None], tf.string),
+  'document_id': tf.TensorSpec([None], tf.string),
+  'document_index': tf.TensorSpec([None], tf.int32),
+}
+
+
+class SeqioVocabulary(seqio.Vocabulary):
+  """One of our vocabularies where seqio and T5X expect theirs."""
+
+  def __init__(self, vocabulary: Vocabulary):
+    super().__init__()
+    self.vocabulary = vocabulary
+
+  @property
+  def bos_id(self):
+    return getattr(self.vocabulary, 'bos_id', None)
+
+  @property
+  def eos_id(self):
+    return getattr(self.vocabulary, 'eos_id', None)
+
+  @property
+  def unk_id(self):
+    return getattr(self.vocabulary, 'unk_id', None)
+
+  @property
+  def _base_vocab_size(self):
+    return self.vocabulary.size
+
+  def _encode(self, s):
+    return self.vocabulary.encode(s, _ALL_TOKENS)
+
+  def _decode(self, ids):
+    return self.vocabulary.decode(ids)
+
+  def _encode_tf(self, s):
+    ids = tf.numpy_function(
+      lambda text: np.asarray(self._encode(text.decode()), np.int32),
+      [s],
+      tf.int32,
+    )
+    return tf.ensure_shape(ids, [None])
+
+  def _decode_tf(self, ids):
+    return tf.numpy_function(
+      lambda row: self._decode(row.tolist()).encode(), [ids], tf.string
+    )
+
+
+class ShardedTextSource(seqio.DataSource):
+  """Text examples by shard, read in order.
+
+  Each shard is a range of documents, so that one worker can make one output
+  file from it.
+  """
+
+  def __init__(
+    self,
+    examples: Callable[[str, int], Iterator[TextExample]],
+    shards: Mapping[str, int],
+  ):
+    """Wraps a reader.
+
+    Args:
+      examples: of a split and shard.
+      shards: how many shards each split has.
+    """
+    super().__init__(splits=tuple(shards))
+    self._examples = examples
+    self._shards = dict(shards)
+
+  @property
+  def supports_arbitrary_sharding(self) -> bool:
+    """No: a shard is a range of documents."""
+    return False
+
+  def list_shards(self, split: str) -> Sequence[str]:
+    """Names of the shards of a split."""
+    return [f'{split}-{number:05d}' for number in range(self._shards[split])]
+
+  def get_dataset(
+    self,
+    split: str = 'train',
+    shuffle: bool = False,
+    seed: int | None = None,
+    shard_info: seqio.ShardInfo | None = None,
+    *,
+    sequence_length: Mapping[str, int] | None = None,
+    use_cached: bool = False,
+    num_epochs: int | None = 1,
+  ) -> tf.data.Dataset:
+    """The texts of every shard, or of one in `shard_info.num_shards`.
+
+    Args:
+      split: which split.
+      shuffle: whether the shards come in random order.
+      seed: of that order.
+      shard_info: which shards, when not all.
+      sequence_length: not used here.
+      use_cached: not used here.
+      num_epochs: not used here; the Task repeats.
+
+    Returns:
+      Examples with string features and an int32 document_index.
+    """
+    del sequence_length, use_cached, num_epochs
+    numbers = np.arange(self._shards[split])
+    if shuffle:
+      generator = np.random.default_rng(None if seed is None else int(seed))
+      generator.shuffle(numbers)
+    if shard_info is not None:
+      numbers = numbers[shard_info.index :: shard_info.num_shards]
+    return tf.data.Dataset.from_generator(
+      functools.partial(self._batches, split, numbers.tolist()),
+      output_signature=_TEXT_SIGNATURE,
+    ).unbatch()
+
+  def _batches(self, split: str, numbers: Sequence[int]):
+    for number in numbers:
+      rows = []
+      for example in self._examples(split, number):
+        rows.append(example)
+        if len(rows) == _BATCH:
+          yield _columns(rows)
+          rows = []
+      if rows:
+        yield _columns(rows)
+
+
+def _columns(rows: Sequence[TextExample]) -> dict[str, np.ndarray]:
+  # TensorFlow takes bytes; numpy strings would lose trailing blanks.
+  texts = {
+    name: np.array([getattr(row, name).encode() for row in rows], object)
+    for name in ('query', 'query_id', 'document', 'document_id')
+  }
+  indices = np.array([row.document_index for row in rows], np.int32)
+  return {**texts, 'document_index': indices}
+
+
+def tokenize(
+  dataset: tf.data.Dataset,
+  output_features: Mapping[str, seqio.Feature],
+  sequence_length: Mapping[str, int] | None,
+) -> tf.data.Dataset:
+  """Replaces the text of each output feature by its token ids.
+
+  A feature is cut to its sequence length inside the vocabulary, so that the
+  end marker survives; 'FEATURE_truncated' says whether it was. Texts that are
+  no output feature are dropped, ids are passed through.
+
+  Args:
+    dataset: examples with strings.
+    output_features: what to tokenise, with its vocabulary.
+    sequence_length: tokens at most of each feature; None for all of them.
+
+  Returns:
+    Examples with int32 token ids.
+  """
+
+  def encode(batch):
+    batch = dict(batch)
+    for name in ('query', 'document'):
+      texts = batch.pop(name)
+      if name not in output_features:
+        continue
+      length = (sequence_length or {}).get(name) or _ALL_TOKENS
+      ids, counts, truncated = tf.numpy_function(
+        functools.partial(
+          _encode_texts, output_features[name].vocabulary.vocabulary, length
+        ),
+        [texts],
+        [tf.int32, tf.int64, tf.bool],
+      )
+      ids = tf.ensure_shape(ids, [None])
+      ragged = tf.RaggedTensor.from_row_lengths(
+        ids, tf.ensure_shape(counts, [None]), validate=False
+      )
+      batch[name] = ragged
+      batch[f'{name}_truncated'] = tf.ensure_shape(truncated, [None])
+    return batch
+
+  return dataset.batch(_BATCH).map(encode).unbatch()
+
+
+def _encode_texts(vocabulary: Vocabulary, length: int, texts: np.ndarray):
+  encoded = vocabulary.encode_counted(
+    [text.decode() for text in texts], length
+  )
+  counts = np.array([len(row.ids) for row in encoded], np.int64)
+  flat = [number for row in encoded for number in row.ids]
+  truncated = np.array([row.truncated for row in encoded], bool)
+  return np.array(flat, np.int32), counts, truncated
