@@ -154,7 +154,8 @@ def _check_class(
   for field, binding in effective.items():
     annotation = annotations[field]
     value = _expand(bindings, binding.value, binding, binding.label, reached)
-    _check_value(value, annotation, f'{binding.where}: {binding.label}')
+    place = f'{_origin(bindings, binding).where}: {binding.label}'
+    _check_value(value, annotation, place)
     for reference in _references(value):
       _check_class(
         bindings,
@@ -163,6 +164,13 @@ def _check_class(
         reached,
         (*path, name),
       )
+
+
+def _origin(bindings: Bindings, binding: Binding) -> Binding:
+  """Where a value was written: the macro's binding, if it is a macro."""
+  while isinstance(binding.value, Macro):
+    binding = bindings[('', binding.value.name, '')]
+  return binding
 
 
 def _check_value(value: Any, annotation: Any, place: str) -> None:

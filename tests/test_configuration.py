@@ -156,7 +156,11 @@ def test_operative_text_gives_the_same_settings(load):
     (GOOD + 'ModelForTst:\n  width = 5', [], "(did you mean 'ModelForTest'?)"),
     (GOOD, ['ModelForTest.widht=5'], "no 'widht' (did you mean 'width'?)"),
     (GOOD, ['ModelForTest.width=%WIDHT'], '%WIDHT has no value (did you mean'),
-    (GOOD, ['DATA_DIR=x', 'WIDTH=wide'], "expects int, got str 'wide'"),
+    (
+      GOOD,
+      ['DATA_DIR=x', 'WIDTH=wide'],
+      "--gin.WIDTH: ModelForTest.width expects int, got str 'wide'",
+    ),
     (GOOD, ['DATA_DIR=x', 'WIDTH=2.5'], 'expects int, got float 2.5'),
     (GOOD, ['DATA_DIR=x', 'WIDTH=True'], 'expects int, got bool True'),
     (GOOD, ['DATA_DIR=7'], 'expects str, got int 7 (quote it: "\'7\'")'),
