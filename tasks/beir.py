@@ -87,5 +87,5 @@ def _task(
     f'gr_jax_{kind}',
     source=ShardedTextSource(examples, {TRAIN: plan.shards(kind)}),
     preprocessors=[tokenize],
-    output_features={name: feature for name in names},
+    output_features=dict.fromkeys(names, feature),
   )

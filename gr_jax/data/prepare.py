@@ -18,7 +18,6 @@ import functools
 import itertools
 import json
 import math
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from gr_jax.data.collection import Collection, file_sha256
+from gr_jax.data.folders import replace_folder
 from gr_jax.data.preparation_settings import (
   FORMAT,
   PreparationSettings,
@@ -120,16 +120,6 @@ def prepare(
   finally:
     shutil.rmtree(work, ignore_errors=True)
   return manifest
-
-
-def replace_folder(new: pathlib.Path, directory: pathlib.Path) -> None:
-  """Moves a finished folder into place, an older one out of the way first."""
-  old = directory.with_name(f'.{directory.name}.old')
-  shutil.rmtree(old, ignore_errors=True)
-  if directory.exists():
-    os.rename(directory, old)
-  os.rename(new, directory)
-  shutil.rmtree(old, ignore_errors=True)
 
 
 def _vocabulary(plan: Plan, directory: pathlib.Path) -> Vocabulary:
@@ -262,8 +252,7 @@ def _manifest(
 
 def _entry(jobs: Sequence[Job], work: pathlib.Path) -> dict:
   reports = [
-    json.loads((work / _JOBS / f'{job.name}.json').read_text())
-    for job in jobs
+    json.loads((work / _JOBS / f'{job.name}.json').read_text()) for job in jobs
   ]
   return {
     'count': sum(report['count'] for report in reports),

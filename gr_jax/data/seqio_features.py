@@ -202,9 +202,7 @@ def tokenize(
 
 
 def _encode_texts(vocabulary: Vocabulary, length: int, texts: np.ndarray):
-  encoded = vocabulary.encode_counted(
-    [text.decode() for text in texts], length
-  )
+  encoded = vocabulary.encode_counted([text.decode() for text in texts], length)
   counts = np.array([len(row.ids) for row in encoded], np.int64)
   flat = [number for row in encoded for number in row.ids]
   truncated = np.array([row.truncated for row in encoded], bool)

@@ -1,0 +1,106 @@
+"""Tokenises a collection into the examples that training reads.
+
+python -m gr_jax.prepare --gin_file=gin/runs/quickstart.gin --gin.DATA_DIR=PATH
+python -m gr_jax.prepare --settings=FILE.json --output=DIR
+
+Training runs the second form by itself when examples are missing or stale.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import sys
+
+from gr_jax import entry
+from gr_jax.types import UserError
+
+
+def main(arguments: list[str]) -> int:
+  """The door: gin files, or settings as JSON, to one call."""
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.prepare',
+    description=__doc__.partition('\n')[0],
+    allow_abbrev=False,
+  )
+  parser.add_argument('--gin_file', action='append', metavar='PATH')
+  parser.add_argument('--gin.NAME', dest='gin_example', metavar='VALUE')
+  parser.add_argument(
+    '--settings', metavar='PATH', help='PreparationSettings as JSON'
+  )
+  parser.add_argument(
+    '--output', metavar='PATH', help='folder of the examples, with --settings'
+  )
+  flags, overrides = entry.parse_arguments(parser, arguments)
+  if flags.gin_file and not (flags.settings or flags.output):
+    _prepare_run(flags.gin_file, overrides)
+    return 0
+  if flags.gin_file or overrides or not (flags.settings and flags.output):
+    raise UserError(
+      'expected either --gin_file with --gin.NAME=VALUE, or --settings with '
+      '--output'
+    )
+  return _prepare_apart(flags.settings, flags.output)
+
+
+def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
+  """Prepares what a run would, if it is missing or stale."""
+  from gr_jax import configuration, run_folder, run_settings
+
+  configuration.parse(gin_files, overrides)
+  settings = configuration.build(run_settings.RunSettings)
+  run_dir = pathlib.Path(settings.run_dir).absolute()
+  run_dir.mkdir(parents=True, exist_ok=True)
+  prepared = run_folder.prepared_examples(settings, run_dir)
+  print(_summary(prepared.manifest, prepared.directory))
+
+
+def _prepare_apart(settings_path: str, output: str) -> int:
+  """Prepares in this process, which TensorFlow then owns."""
+  from gr_jax import settings as registry
+  from gr_jax.data.preparation_settings import PreparationSettings
+
+  registry.register(PreparationSettings)
+  try:
+    data = json.loads(pathlib.Path(settings_path).read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'{settings_path}: no settings: {error}') from error
+  settings = registry.from_json(data, settings_path)
+  if not isinstance(settings, PreparationSettings):
+    raise UserError(
+      f'{settings_path}: expected PreparationSettings, got '
+      f'{type(settings).__name__}'
+    )
+  # Before TensorFlow: it says a line or two about every processor.
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  from gr_jax.data.prepare import prepare
+  from gr_jax.tasks.beir import beir_tasks
+
+  try:
+    manifest = prepare(settings, output, beir_tasks)
+    print(_summary(manifest, output), flush=True)
+    status = 0
+  except UserError as error:
+    print(f'error: {error}', file=sys.stderr, flush=True)
+    status = 2
+  # TensorFlow's pipeline threads may wait for the interpreter for ever while
+  # it shuts down; all files are closed by now.
+  os._exit(status)
+
+
+def _summary(manifest: dict, directory: str | pathlib.Path) -> str:
+  kinds = ', '.join(
+    f'{source["count"]} {name}'
+    for name, source in sorted(manifest['sources'].items())
+  )
+  left_out = len(manifest['bad_records'])
+  tail = f'; {left_out} bad records left out' if left_out else ''
+  cut = f'; {len(manifest["cut_ids"])} cut' if manifest['cut_ids'] else ''
+  return (
+    f'{directory}: {manifest["documents"]["count"]} documents; queries: '
+    f'{kinds}{tail}{cut}'
+  )
+
+
+if __name__ == '__main__':
+  entry.run_main(main)
