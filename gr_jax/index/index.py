@@ -29,6 +29,7 @@ _TEXTS = ('document_ids', 'titles', 'snippets')
 _TRIE = ('bitmaps', 'first_child', 'leaf_offsets', 'leaf_documents')
 # What must be equal in the manifest and inside the model's file.
 _BOUND = ('model_sha256', 'vocabulary_sha256', 'id_table_sha256')
+_BINDING = 'index'
 
 
 class Vocabulary(Protocol):
@@ -151,7 +152,7 @@ class Index:
       safetensors.numpy.save_file(
         flat,
         directory / _MODEL,
-        metadata={name: facts[name] for name in _BOUND},
+        metadata={_BINDING: _binding(facts)},
       )
       manifests.write_manifest(directory, facts)
     return versions.current_version(path)[0]
@@ -278,10 +279,14 @@ def _check_model(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
     raise UserError(
       f'{path} cannot be read ({error}): build the index again'
     ) from error
-  for name in _BOUND:
-    if inside.get(name) != manifest[name]:
-      raise UserError(
-        f'{path} is of another index: it has {name}'
-        f' {str(inside.get(name))[:12]}, the index {manifest[name][:12]}; build'
-        ' the index again'
-      )
+  found, expected = inside.get(_BINDING), _binding(manifest)
+  if found != expected:
+    raise UserError(
+      f'{path} is of another index: it should carry {expected}, it has {found}:'
+      ' build the index again'
+    )
+
+
+def _binding(facts: Mapping[str, Any]) -> str:
+  """The bound hashes as one entry: several come in random order in a file."""
+  return json.dumps({name: facts[name][:16] for name in _BOUND})

@@ -130,7 +130,7 @@ def test_the_model_of_another_index_is_refused(tmp_path, monkeypatch):
   directory = save(tmp_path / 'index')
   other = save(tmp_path / 'other', params=make_params(1))
   shutil.copy(other / 'model.safetensors', directory)
-  with pytest.raises(UserError, match=r'is of another index.*model_sha256'):
+  with pytest.raises(UserError, match='is of another index'):
     Index.load(tmp_path / 'index')
 
 
