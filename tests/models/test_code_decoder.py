@@ -1,0 +1,166 @@
+"""The code decoder: one position at a time equals all at once, and geometry."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gr_jax.models.code_decoder import (
+  CodeDecoder,
+  CodeDecoderConfig,
+  tied_scores,
+)
+from gr_jax.models.retriever import QueryEncoding
+from gr_jax.models.t5 import T5Config
+
+BATCH, WIDTH, POSITIONS, CODES, BEAMS = 2, 6, 4, 5, 3
+
+
+def stack(layers=2):
+  return T5Config(
+    emb_dim=8,
+    num_heads=2,
+    head_dim=4,
+    num_encoder_layers=0,
+    num_decoder_layers=layers,
+    mlp_dim=16,
+  )
+
+
+def encoding():
+  vectors = jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
+  states = jax.random.normal(jax.random.key(1), (BATCH, 7, WIDTH))
+  mask = jnp.arange(7)[None, :] < jnp.array([[7], [4]])
+  return QueryEncoding(vectors, states, mask)
+
+
+def codebooks():
+  return jax.random.normal(jax.random.key(2), (POSITIONS, CODES, WIDTH))
+
+
+def codewords(codes_BL):
+  return jnp.stack(
+    [codebooks()[t][codes_BL[:, t]] for t in range(POSITIONS)], axis=1
+  )
+
+
+def decoder_and_params(random=True, **config):
+  decoder = CodeDecoder(CodeDecoderConfig(**config), WIDTH, POSITIONS, CODES)
+  codes = jnp.zeros((BATCH, POSITIONS), jnp.int32)
+  params = decoder.init(
+    jax.random.key(3),
+    encoding(),
+    codewords(codes),
+    codebooks(),
+    deterministic=True,
+  )['params']
+  if random:
+    # The output map starts at zero, which would hide the stack.
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(4), len(leaves))
+    leaves = [
+      leaf + 0.3 * jax.random.normal(key, leaf.shape)
+      for leaf, key in zip(leaves, keys, strict=True)
+    ]
+    params = jax.tree.unflatten(tree, leaves)
+  return decoder, {'params': params}
+
+
+@pytest.mark.parametrize('tied', [True, False])
+@pytest.mark.parametrize('normalised', [True, False])
+@pytest.mark.parametrize('layers', [0, 2])
+def test_steps_equal_the_parallel_pass(tied, normalised, layers):
+  decoder, variables = decoder_and_params(
+    stack=stack(layers), tied=tied, normalised=normalised
+  )
+  codes_BWL = jax.random.randint(
+    jax.random.key(5), (BATCH, BEAMS, POSITIONS), 0, CODES
+  )
+  state = decoder.apply(variables, encoding(), BEAMS, method='start')
+  stepped = []
+  for level in range(POSITIONS):
+    previous = codes_BWL[:, :, max(level - 1, 0)]
+    scores, state = decoder.apply(
+      variables,
+      state,
+      previous,
+      jnp.int32(level),
+      codebooks(),
+      method='step',
+    )
+    stepped.append(scores)
+  for beam in range(BEAMS):
+    expected = decoder.apply(
+      variables,
+      encoding(),
+      codewords(codes_BWL[:, beam]),
+      codebooks(),
+      deterministic=True,
+    )
+    if normalised:
+      expected = jax.nn.log_softmax(expected)
+    found = jnp.stack([scores[:, beam] for scores in stepped], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_untrained_tied_head_is_the_nearest_codeword():
+  decoder, variables = decoder_and_params(random=False, stack=stack())
+  codes = jnp.array([[1, 2, 3, 4], [0, 4, 2, 1]])
+  scores = decoder.apply(
+    variables, encoding(), codewords(codes), codebooks(), deterministic=True
+  )
+  for b in range(BATCH):
+    residual = np.asarray(encoding().vectors_BD[b])
+    for t in range(POSITIONS):
+      distances = np.sum((np.asarray(codebooks()[t]) - residual) ** 2, axis=-1)
+      np.testing.assert_allclose(
+        scores[b, t], -20.0 * distances, rtol=1e-4, atol=1e-4
+      )
+      residual = residual - np.asarray(codebooks()[t])[codes[b, t]]
+
+
+def test_a_position_does_not_see_its_own_or_later_codes():
+  decoder, variables = decoder_and_params(stack=stack())
+
+  def apply(codes):
+    return decoder.apply(
+      variables, encoding(), codewords(codes), codebooks(), deterministic=True
+    )
+
+  base = jnp.zeros((BATCH, POSITIONS), jnp.int32)
+  changed = apply(base.at[:, 2].set(4))
+  np.testing.assert_allclose(changed[:, :3], apply(base)[:, :3], atol=1e-5)
+  assert np.any(np.abs(changed[:, 3] - apply(base)[:, 3]) > 1e-3)
+
+
+def test_padding_of_the_query_is_not_read():
+  decoder, variables = decoder_and_params(stack=stack())
+  seen = encoding()
+  noise = jnp.where(seen.mask_BS[..., None], 0.0, 9.0)
+  codes = jnp.ones((BATCH, POSITIONS), jnp.int32)
+  results = [
+    decoder.apply(
+      variables,
+      seen.replace(states_BSE=states),
+      codewords(codes),
+      codebooks(),
+      deterministic=True,
+    )
+    for states in (seen.states_BSE, seen.states_BSE + noise)
+  ]
+  np.testing.assert_allclose(*results, atol=1e-6)
+
+
+def test_tied_scores_are_scaled_squared_distances():
+  targets = jax.random.normal(jax.random.key(6), (2, POSITIONS, WIDTH))
+  sharpness = jnp.arange(1.0, POSITIONS + 1)
+  scores = tied_scores(targets, codebooks(), sharpness)
+  distances = np.sum(
+    (np.asarray(targets)[:, :, None] - np.asarray(codebooks())[None]) ** 2, -1
+  )
+  np.testing.assert_allclose(
+    scores,
+    -np.asarray(sharpness)[None, :, None] * distances,
+    rtol=1e-4,
+    atol=1e-4,
+  )
