@@ -161,7 +161,9 @@ def test_only_doors_stand_beside_the_folders(path):
 
 @parametrised(LIBRARY)
 def test_nothing_imports_tasks(path):
-  """Doors name them by string; `tasks` alone would register twice."""
+  """Only the door that runs them; `tasks` alone would register twice."""
+  if path == ROOT / 'gr_jax' / 'prepare.py':
+    return
   modules = all_imports(path)
   assert not [m for m in modules if m.split('.')[0] == 'tasks']
   if path.relative_to(ROOT).parts[0] == 'gr_jax':
