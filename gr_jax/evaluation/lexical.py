@@ -1,5 +1,6 @@
 """BM25, the baseline that knows words only (bm25s, stemmed English)."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import bm25s
@@ -8,6 +9,9 @@ import Stemmer
 
 from gr_jax.evaluation.rankings import Rankings
 from gr_jax.types import NO_DOC, Document, UserError
+
+# bm25s sets its logger to DEBUG when it is imported.
+logging.getLogger('bm25s').setLevel(logging.WARNING)
 
 
 def _top_k(scores_N: np.ndarray, k: int) -> np.ndarray:
