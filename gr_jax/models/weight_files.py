@@ -88,9 +88,13 @@ def _hub_folder(name: str) -> pathlib.Path:
       f'Expected a revision in hub:{name}: write hub:{name}@REVISION, so that '
       'the same command gives the same weights tomorrow.'
     )
-  import huggingface_hub
-  from huggingface_hub import errors
-
+  try:
+    import huggingface_hub
+    from huggingface_hub import errors
+  except ImportError as error:
+    raise UserError(
+      f'hub:{name} needs huggingface_hub: pip install gr_jax[hub].'
+    ) from error
   try:
     return pathlib.Path(
       huggingface_hub.snapshot_download(

@@ -198,6 +198,7 @@ def test_hub_needs_a_revision(monkeypatch):
   # None makes an import raise: the refusal must come before it.
   monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
   assert '@REVISION' in refusal(import_bert, 'hub:org/name')
+  assert 'gr_jax[hub]' in refusal(import_bert, 'hub:org/name@abc123')
 
 
 def test_hub_downloads_that_revision_only(tmp_path, monkeypatch):
