@@ -71,8 +71,10 @@ def _prepare_apart(settings_path: str, output: str) -> int:
       f'{settings_path}: expected PreparationSettings, got '
       f'{type(settings).__name__}'
     )
-  # Before TensorFlow: it says a line or two about every processor.
+  # Before TensorFlow: it says a line or two about every processor, and its
+  # kernels do nothing here but carry strings.
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   from gr_jax.data.prepare import prepare
   from gr_jax.tasks.beir import beir_tasks
 

@@ -40,7 +40,7 @@ PACKAGES = (
   'scipy',
 )
 _LEFT_OUT_FOLDERS = frozenset(
-  [
+  {
     'test',
     'tests',
     'testing',
@@ -55,13 +55,12 @@ _LEFT_OUT_FOLDERS = frozenset(
     'experimental',
     'internal',
     'f2py',
-    'config-3',
     'pydoc_data',
     'turtledemo',
     'benchmarks',
     'examples',
     '__pycache__',
-  ]
+  }
 )
 _MAX_BODY_CHARACTERS = 1200
 _MAX_DOCSTRING_CHARACTERS = 1500

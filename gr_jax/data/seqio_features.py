@@ -31,15 +31,18 @@ class SeqioVocabulary(seqio.Vocabulary):
     self.vocabulary = vocabulary
 
   @property
-  def bos_id(self):
-    return getattr(self.vocabulary, 'bos_id', None)
+  def bos_id(self) -> int | None:
+    """None: what text begins with is the vocabulary's own business."""
+    return None
 
   @property
-  def eos_id(self):
+  def eos_id(self) -> int | None:
+    """The end marker, where the vocabulary has one."""
     return getattr(self.vocabulary, 'eos_id', None)
 
   @property
-  def unk_id(self):
+  def unk_id(self) -> int | None:
+    """What stands for unknown text, where the vocabulary says."""
     return getattr(self.vocabulary, 'unk_id', None)
 
   @property

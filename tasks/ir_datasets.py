@@ -1,0 +1,140 @@
+"""Tasks on any collection that the ir_datasets package knows by an id.
+
+The collection is written once as a folder in the BEIR layout, so that one
+validating reader serves every source and evaluation finds the same queries.
+"""
+
+import dataclasses
+import json
+import pathlib
+import shutil
+from collections.abc import Mapping
+
+import seqio
+from gr_jax.tasks.beir import beir_tasks
+
+from gr_jax.data.folders import replace_folder
+from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.data.text_examples import make_plan
+from gr_jax.data.vocabularies import Vocabulary
+from gr_jax.types import UserError, near_miss
+
+_HEADER = 'query-id\tcorpus-id\tscore\n'
+_TEXT_FIELDS = ('text', 'body', 'abstract', 'contents', 'description')
+
+
+def ir_datasets_tasks(
+  dataset_ids: Mapping[str, str],
+  directory: str | pathlib.Path,
+  settings: PreparationSettings,
+  vocabulary: Vocabulary,
+) -> dict[str, seqio.Task]:
+  """Makes the Tasks, writing the collection first where it is missing.
+
+  Args:
+    dataset_ids: ir_datasets ids by split, for instance {'train':
+      'beir/scifact/train', 'test': 'beir/scifact/test'}.
+    directory: of the collection.
+    settings: their `data_dir` is set from `directory`.
+    vocabulary: for queries and documents.
+
+  Returns:
+    Tasks by source name, as `tasks.beir.beir_tasks`.
+
+  Raises:
+    UserError: for an unknown id.
+  """
+  directory = pathlib.Path(directory)
+  if not directory.exists():
+    write_ir_datasets(
+      {split: _load(name) for split, name in dataset_ids.items()}, directory
+    )
+  settings = dataclasses.replace(settings, data_dir=str(directory))
+  ids_path = directory.with_name(f'{directory.name}.document_ids.txt')
+  return beir_tasks(make_plan(settings, ids_path), vocabulary)
+
+
+def write_ir_datasets(
+  datasets: Mapping[str, object], directory: str | pathlib.Path
+) -> None:
+  """Writes dataset objects as one folder in the BEIR layout, by one rename.
+
+  Args:
+    datasets: ir_datasets objects by split; they share their documents, which
+      are taken from the first.
+    directory: where.
+
+  Raises:
+    UserError: when an object has no documents, queries or judgements.
+  """
+  directory = pathlib.Path(directory).absolute()
+  for split, dataset in datasets.items():
+    for has in ('has_docs', 'has_queries', 'has_qrels'):
+      if not getattr(dataset, has)():
+        raise UserError(
+          f'the ir_datasets object of {split!r} has no '
+          f'{has.removeprefix("has_")}; name one that has'
+        )
+  work = directory.with_name(f'.{directory.name}.partial')
+  shutil.rmtree(work, ignore_errors=True)
+  (work / 'qrels').mkdir(parents=True)
+  try:
+    _write_corpus(next(iter(datasets.values())), work / 'corpus.jsonl')
+    _write_queries(datasets.values(), work / 'queries.jsonl')
+    for split, dataset in datasets.items():
+      with (work / 'qrels' / f'{split}.tsv').open('w') as file:
+        file.write(_HEADER)
+        for row in dataset.qrels_iter():
+          # TREC's negative grades mark junk; here that is no relevance.
+          grade = max(0, row.relevance)
+          file.write(f'{row.query_id}\t{row.doc_id}\t{grade}\n')
+    replace_folder(work, directory)
+  finally:
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _load(name: str):
+  try:
+    import ir_datasets
+  except ImportError as error:
+    raise UserError(
+      "ir_datasets is not installed: pip install 'gr_jax[datasets]'"
+    ) from error
+  try:
+    return ir_datasets.load(name)
+  except KeyError as error:
+    known = list(ir_datasets.registry)
+    raise UserError(
+      f'ir_datasets has no {name!r}{near_miss(name, known)}'
+    ) from error
+
+
+def _write_corpus(dataset, path: pathlib.Path) -> None:
+  with path.open('w', encoding='utf-8') as file:
+    for document in dataset.docs_iter():
+      fields = document._asdict()
+      record = {
+        '_id': fields.pop('doc_id'),
+        'title': fields.pop('title', '') or '',
+        'text': _text(fields),
+      }
+      file.write(json.dumps(record, ensure_ascii=False) + '\n')
+
+
+def _text(fields: dict) -> str:
+  """The main text of a document, else all its strings together."""
+  for name in _TEXT_FIELDS:
+    if isinstance(fields.get(name), str):
+      return fields[name]
+  return ' '.join(value for value in fields.values() if isinstance(value, str))
+
+
+def _write_queries(datasets, path: pathlib.Path) -> None:
+  written = set()
+  with path.open('w', encoding='utf-8') as file:
+    for dataset in datasets:
+      for query in dataset.queries_iter():
+        if query.query_id not in written:
+          written.add(query.query_id)
+          record = {'_id': query.query_id, 'text': query.default_text()}
+          file.write(json.dumps(record, ensure_ascii=False) + '\n')

@@ -1,0 +1,212 @@
+"""Prepared examples and their batches, without TensorFlow."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from gr_jax.data import loader, prepared, shard_files
+from gr_jax.data.collection import file_sha256
+from gr_jax.data.preparation_settings import FORMAT, PreparationSettings
+from gr_jax.types import UserError
+
+SIZES = {'labelled': 40, 'spans': 90, 'pseudo': 0}
+DOCUMENTS = 30
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  """A prepared folder written by hand, in two shards a kind."""
+  path = tmp_path_factory.mktemp('prepared')
+  rng = np.random.default_rng(0)
+  (path / 'document_ids.txt').write_text(
+    ''.join(f'd{i}\n' for i in range(DOCUMENTS))
+  )
+  shards = []
+  for number, part in enumerate(np.split(np.arange(DOCUMENTS), [20])):
+    shards.append(f'documents-{number:05d}.array_record')
+    shard_files.write_shard(
+      path / shards[-1],
+      [shard_files.encode_tokens(range(1, 2 + i % 9)) for i in part],
+    )
+  sources = {}
+  for name, size in SIZES.items():
+    owners = rng.integers(0, DOCUMENTS, size).astype(np.int32)
+    np.save(path / prepared.document_indices_file(name), owners)
+    shard = f'examples-{name}-00000.array_record'
+    examples = [
+      shard_files.Example(np.arange(1, 2 + i % 6), int(owner), f'q{i}é')
+      for i, owner in enumerate(owners)
+    ]
+    shard_files.write_shard(
+      path / shard, map(shard_files.encode_example, examples)
+    )
+    sources[name] = {'count': size, 'shards': [shard]}
+  files = {
+    file.name: {'bytes': file.stat().st_size, 'sha256': file_sha256(file)}
+    for file in path.iterdir()
+  }
+  manifest = {
+    'format': FORMAT,
+    'settings': {'query_length': 8, 'document_length': 12},
+    'documents': {'count': DOCUMENTS, 'shards': shards},
+    'sources': sources,
+    'files': files,
+  }
+  (path / 'manifest.json').write_text(json.dumps(manifest))
+  return path
+
+
+@pytest.fixture
+def data(directory):
+  return prepared.PreparedData(directory)
+
+
+def settings(**kwargs):
+  defaults = {'batch_size': 16, 'rates': {'labelled': 1.0, 'spans': 3.0}}
+  return loader.LoaderSettings(**{**defaults, **kwargs})
+
+
+def digest(batch):
+  joined = b''.join(batch[name].tobytes() for name in sorted(batch))
+  return hashlib.sha256(joined).hexdigest()
+
+
+def test_records_survive_their_encoding(data):
+  example = data.sources['spans'].example(7)
+  assert example.query_id == 'q7é'
+  assert example.query_tokens.tolist() == [1, 2]
+  tokens, index = data.sources['spans'][7]
+  assert tokens.dtype == np.int32
+  assert index == data.sources['spans'].document_indices[7]
+  found = data.document_tokens([29, 0, 21])
+  assert [len(row) for row in found] == [3, 1, 4]
+  assert data.document_ids[29] == 'd29'
+
+
+def test_batches_join_queries_and_their_documents(data):
+  batch = next(loader.batches(data, settings()))
+  names = sorted(data.sources)
+  assert batch['query_tokens'].shape == (16, 8)
+  assert batch['document_tokens'].shape == (16, 12)
+  assert all(value.dtype == np.int32 for value in batch.values())
+  for row in range(16):
+    source = data.sources[names[batch['source'][row]]]
+    tokens, index = source[batch['example'][row]]
+    assert batch['document_index'][row] == index
+    document = data.document_tokens([index])[0]
+    for name, ids in (('query', tokens), ('document', document)):
+      padded = batch[f'{name}_tokens'][row]
+      assert padded[: len(ids)].tolist() == ids.tolist()
+      assert not padded[len(ids) :].any()
+
+
+def test_vectors_take_the_place_of_tokens(data):
+  vectors = types.SimpleNamespace(
+    documents=np.arange(DOCUMENTS * 2, dtype=np.float32).reshape(-1, 2),
+    queries={
+      name: np.full((size, 2), size, np.float32) for name, size in SIZES.items()
+    },
+  )
+  batch = next(loader.batches(data, settings(), vectors=vectors))
+  assert 'query_tokens' not in batch
+  expected = vectors.documents[batch['document_index']]
+  np.testing.assert_array_equal(batch['document_vectors'], expected)
+  names = sorted(data.sources)
+  sizes = [SIZES[names[number]] for number in batch['source']]
+  assert batch['query_vectors'][:, 0].tolist() == sizes
+  vectors.documents = vectors.documents[:-1]
+  with pytest.raises(UserError, match='encode them again'):
+    loader.batches(data, settings(), vectors=vectors)
+
+
+def test_rates_are_kept_and_every_epoch_is_whole_and_new(data):
+  iterator = loader.batches(data, settings(rates={'labelled': 1, 'spans': 3}))
+  rows = [next(iterator) for _ in range(40)]
+  names = sorted(data.sources)
+  source = np.concatenate([row['source'] for row in rows])
+  example = np.concatenate([row['example'] for row in rows])
+  spans = example[source == names.index('spans')]
+  assert len(spans) == 480
+  epochs = spans[:450].reshape(5, 90)
+  for epoch in epochs:
+    assert sorted(epoch.tolist()) == list(range(90))
+  assert len({tuple(epoch.tolist()) for epoch in epochs}) == 5
+
+
+@pytest.mark.parametrize('step', [1, 7])
+def test_resumed_batches_are_the_same(data, step):
+  whole = loader.batches(data, settings(seed=5))
+  for _ in range(step):
+    next(whole)
+  state = json.loads(json.dumps(whole.get_state()))
+  expected = [digest(next(whole)) for _ in range(4)]
+  resumed = loader.batches(data, settings(seed=5))
+  resumed.set_state(state)
+  assert [digest(next(resumed)) for _ in range(4)] == expected
+  other = loader.batches(data, settings(seed=6))
+  other.set_state(state)
+  assert digest(next(other)) != expected[0]
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_share_each_batch(data, count):
+  whole = loader.batches(data, settings())
+  parts = [loader.batches(data, settings(), i, count) for i in range(count)]
+  for _ in range(5):
+    expected = next(whole)['example']
+    shares = [next(part)['example'] for part in parts]
+    assert np.stack(shares, axis=1).ravel().tolist() == expected.tolist()
+
+
+def test_refuses_what_does_not_fit(data):
+  with pytest.raises(UserError, match=r"no source 'span'.*mean 'spans'"):
+    loader.batches(data, settings(rates={'span': 1.0}))
+  with pytest.raises(UserError, match='none of'):
+    loader.batches(data, settings(rates={'pseudo': 1.0}))
+  with pytest.raises(UserError, match='must be 0 or more'):
+    loader.batches(data, settings(rates={'spans': float('nan')}))
+  with pytest.raises(UserError, match='multiple of the 3 processes'):
+    loader.batches(data, settings(), 0, 3)
+  used = loader.used_rates(data, settings(rates={'pseudo': 1, 'spans': 1}))
+  assert used == {'spans': 1.0}
+
+
+def test_damage_is_named(directory, tmp_path):
+  copy = tmp_path / 'copy'
+  copy.mkdir()
+  for file in directory.iterdir():
+    (copy / file.name).write_bytes(file.read_bytes())
+  prepared.PreparedData(copy).verify()
+  path = copy / 'examples-spans-00000.array_record'
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=f'{path}: damaged'):
+    prepared.PreparedData(copy).verify()
+  path.write_bytes(content[:-1])
+  with pytest.raises(UserError, match=f'{path}: expected'):
+    prepared.PreparedData(copy)
+  assert not prepared.is_current(PreparationSettings(data_dir='x'), copy)
+  (copy / 'manifest.json').unlink()
+  with pytest.raises(UserError, match='no prepared examples'):
+    prepared.PreparedData(copy)
+
+
+_PROCESS = """
+import sys
+from gr_jax.data.loader import LoaderSettings, batches
+from gr_jax.data.prepared import PreparedData
+data = PreparedData(sys.argv[1])
+next(batches(data, LoaderSettings(batch_size=4, rates={'spans': 1.0})))
+assert 'array_record' in sys.modules
+assert not {'tensorflow', 'seqio', 'tensorflow_datasets'} & set(sys.modules)
+"""
+
+
+def test_training_never_imports_tensorflow(directory):
+  subprocess.run([sys.executable, '-c', _PROCESS, str(directory)], check=True)
