@@ -30,6 +30,16 @@ class SeqioVocabulary(seqio.Vocabulary):
     super().__init__()
     self.vocabulary = vocabulary
 
+  def __eq__(self, other):
+    # seqio mixes Tasks of equal vocabularies only.
+    return (
+      isinstance(other, SeqioVocabulary)
+      and other.vocabulary.sha256 == self.vocabulary.sha256
+    )
+
+  def __hash__(self):
+    return hash(self.vocabulary.sha256)
+
   @property
   def bos_id(self) -> int | None:
     """None: what text begins with is the vocabulary's own business."""
