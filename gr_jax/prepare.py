@@ -7,10 +7,12 @@ Training runs the second form by itself when examples are missing or stale.
 """
 
 import argparse
+import atexit
 import json
 import os
 import pathlib
 import sys
+from typing import NoReturn
 
 from gr_jax import entry
 from gr_jax.types import UserError
@@ -55,7 +57,7 @@ def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
   print(_summary(prepared.manifest, prepared.directory))
 
 
-def _prepare_apart(settings_path: str, output: str) -> int:
+def _prepare_apart(settings_path: str, output: str) -> NoReturn:
   """Prepares in this process, which TensorFlow then owns."""
   from gr_jax import settings as registry
   from gr_jax.data.preparation_settings import PreparationSettings
@@ -78,6 +80,10 @@ def _prepare_apart(settings_path: str, output: str) -> int:
   from gr_jax.data.prepare import prepare
   from gr_jax.tasks.beir import beir_tasks
 
+  # TensorFlow's pipeline threads may wait for the interpreter for ever while
+  # it shuts down (seen after an error inside a pipeline). Whatever ends this
+  # process, all its files are closed and its traceback is out by then.
+  atexit.register(os._exit, 1)
   try:
     manifest = prepare(settings, output, beir_tasks)
     print(_summary(manifest, output), flush=True)
@@ -85,8 +91,6 @@ def _prepare_apart(settings_path: str, output: str) -> int:
   except UserError as error:
     print(f'error: {error}', file=sys.stderr, flush=True)
     status = 2
-  # TensorFlow's pipeline threads may wait for the interpreter for ever while
-  # it shuts down; all files are closed by now.
   os._exit(status)
 
 

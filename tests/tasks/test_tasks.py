@@ -4,6 +4,7 @@ import collections
 import filecmp
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -256,6 +257,30 @@ def test_ir_datasets_objects_become_tasks(make_settings, vocabulary, tmp_path):
     sequence_length={'query': 6, 'document': 10}, split='train', shuffle=False
   )
   assert [row['document_id'] for row in rows.as_numpy_iterator()] == [b'a']
+
+
+def test_python_docs_become_tasks(
+  folder, make_settings, vocabulary, tmp_path, monkeypatch
+):
+  from gr_jax.tasks import python_docs
+
+  written = []
+
+  def write(directory):
+    written.append(directory)
+    shutil.copytree(folder, directory)
+
+  monkeypatch.setattr(python_docs, 'write_python_docs', write)
+  for _ in range(2):  # what is there is not written again
+    made = python_docs.python_docs_tasks(
+      tmp_path / 'docs', make_settings(data_dir='elsewhere'), vocabulary[0]
+    )
+  assert written == [tmp_path / 'docs']
+  rows = made['corpus'].get_dataset(
+    sequence_length={'document': 10}, split='train', shuffle=False
+  )
+  ids = [row['document_id'].decode() for row in rows.as_numpy_iterator()]
+  assert ids == [row['_id'] for row in ROWS]
 
 
 def run_door(*arguments):
