@@ -11,7 +11,10 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.models.t5 import T5Config
-from gr_jax.objectives.weighted_sum import ObjectiveSettings
+from gr_jax.objectives.weighted_sum import (
+  ObjectiveSettings,
+  bottleneck_alone,
+)
 from gr_jax.retrieval.searcher import SearchSettings
 from gr_jax.settings import register
 from gr_jax.training.mesh import MeshSettings
@@ -126,9 +129,6 @@ def control(
       settings.model, indexer=indexer, indexer_gradient=1.0
     )
     return dataclasses.replace(shared, model=model)
-  criteria = dataclasses.fields(ObjectiveSettings)
-  kept = ('bottleneck', 'temperature')
-  off = {field.name: 0.0 for field in criteria if field.name not in kept}
   return dataclasses.replace(
-    shared, objective=dataclasses.replace(settings.objective, **off)
+    shared, objective=bottleneck_alone(settings.objective)
   )

@@ -52,15 +52,15 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
 
 def _train(settings, run_dir, prepared, mesh):
   """Builds the parts of a run and hands them to the loop."""
-  import jax
+  import functools
 
   from gr_jax import run_folder
-  from gr_jax.data.loader import batches
   from gr_jax.models.retriever import Retriever
-  from gr_jax.training import initial, loop, state, step
+  from gr_jax.objectives.weighted_sum import bottleneck_alone
+  from gr_jax.training import initial, loop, step
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.logs import MetricWriter
-  from gr_jax.training.mesh import put_batch, shardings_for
+  from gr_jax.training.mesh import put_batch
   from gr_jax.training.optimizer import make_optimizer
 
   training = settings.training
@@ -77,32 +77,20 @@ def _train(settings, run_dir, prepared, mesh):
   }
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
   checkpoints = Checkpoints(run_dir / 'checkpoints', training.keep_checkpoints)
-  latest = checkpoints.latest()
-  if latest is None:
-    params = _with_codebooks(settings, params, texts)
-  state_now = state.make_state(params, optimizer, training.train_encoder)
-  state_now = jax.device_put(state_now, shardings_for(mesh, axes, state_now))
-  iterator = batches(
-    prepared,
-    settings.loader,
-    jax.process_index(),
-    jax.process_count(),
-    texts.frozen,
+  state, batches = _start(
+    settings, params, axes, optimizer, mesh, texts, checkpoints, hashes
   )
-  if latest is None:
-    checkpoints.check_space(state_now)
-  else:
-    restored = checkpoints.restore(latest, state_now, hashes)
-    state_now = restored.state
-    iterator.set_state(restored.data_state)
-  writer = MetricWriter(run_dir / 'logs', training.steps, latest or 0)
+  make_step = functools.partial(
+    step.make_step, model, optimizer, training, seed=settings.seed
+  )
+  writer = MetricWriter(run_dir / 'logs', training.steps, int(state.step))
   loop.train_loop(
-    state=state_now,
-    step_fn=step.make_step(
-      model, optimizer, training, settings.objective, settings.seed
-    ),
-    batches=iterator,
-    put=lambda batch: put_batch(mesh, batch),
+    state=state,
+    dense_step=make_step(bottleneck_alone(settings.objective)),
+    step_fn=make_step(settings.objective),
+    start_codes=functools.partial(_start_codes, settings, texts),
+    batches=batches,
+    put=functools.partial(put_batch, mesh),
     settings=training,
     checkpoints=checkpoints,
     writer=writer,
@@ -113,19 +101,46 @@ def _train(settings, run_dir, prepared, mesh):
   checkpoints.close()
 
 
-def _with_codebooks(settings, params, texts):
-  """The parameters, with codebooks from k-means where they are wanted."""
+def _start(settings, params, axes, optimizer, mesh, texts, checkpoints, hashes):
+  """State and batches at step 0, or where the last checkpoint stands."""
+  import jax
+
+  from gr_jax.data import loader
+  from gr_jax.training.mesh import shardings_for
+  from gr_jax.training.state import make_state
+
+  state = make_state(params, optimizer, settings.training.train_encoder)
+  state = jax.device_put(state, shardings_for(mesh, axes, state))
+  batches = loader.batches(
+    texts.prepared,
+    settings.loader,
+    jax.process_index(),
+    jax.process_count(),
+    texts.frozen,
+  )
+  latest = checkpoints.latest()
+  if latest is None:
+    checkpoints.check_space(state)
+    return state, batches
+  restored = checkpoints.restore(latest, state, hashes)
+  batches.set_state(restored.data_state)
+  return restored.state, batches
+
+
+def _start_codes(settings, texts, state):
+  """The state with codebooks from k-means, where the indexer wants them."""
   from gr_jax.training import initial
 
   kind = initial.codebook_start(settings.model)
   if kind == 'none':
-    return params
+    return state
+  params = state.all_params()
   queries_QD, documents_Q = texts.labelled_queries(params)
   vectors_ND = initial.starting_vectors(
     texts.documents(params), queries_QD, documents_Q, kind
   )
-  return initial.init_codebooks(
-    params, settings.model, vectors_ND, settings.seed
+  return initial.with_codebooks(
+    state, settings.model, vectors_ND, settings.seed
   )
 
 

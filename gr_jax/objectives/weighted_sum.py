@@ -40,6 +40,16 @@ class ObjectiveSettings:
   temperature: float = 0.05
 
 
+def bottleneck_alone(settings):
+  """The same settings with all criteria off but the bottleneck."""
+  off = {
+    field.name: 0.0
+    for field in dataclasses.fields(ObjectiveSettings)
+    if field.name not in ('bottleneck', 'temperature')
+  }
+  return dataclasses.replace(settings, **off)
+
+
 def objective(outputs, documents_B, settings):
   """Sums the weighted criteria.
 

@@ -11,6 +11,9 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.retriever import unit_length
 from gr_jax.types import UserError, near_miss
 
+# Vectors that k-means sees: more change the centres little and cost memory.
+KMEANS_SAMPLE = 262_144
+
 INITIALISATIONS = ('documents', 'queries', 'half', 'none')
 
 
@@ -121,26 +124,32 @@ def starting_vectors(documents_ND, query_vectors, documents_of_queries, kind):
   return np.where(has_query_N1, mixed_ND, documents_ND)
 
 
-def init_codebooks(params, config, vectors_ND, seed):
-  """Starts the codebooks from residual k-means where the indexer wants it.
+def with_codebooks(state, config, vectors_ND, seed):
+  """A state whose codebooks are those of residual k-means.
 
   Args:
-    params: of the model.
+    state: training.state.TrainState.
     config: RetrieverConfig.
-    vectors_ND: from `starting_vectors`.
+    vectors_ND: from `starting_vectors`; every n-th of them when there are
+      more than `KMEANS_SAMPLE`.
     seed: of the first centres.
 
   Returns:
-    The parameters.
+    The state, its codebooks placed as they were.
   """
+  every = -(-len(vectors_ND) // KMEANS_SAMPLE)
   codebooks_LKD, _ = residual_kmeans(
-    vectors_ND,
+    vectors_ND[::every],
     jax.random.key(seed),
     positions=config.positions,
     codes=config.codes,
   )
-  indexer = {**params['indexer'], 'codebooks': codebooks_LKD}
-  return {**params, 'indexer': indexer}
+  before = state.params['indexer']['codebooks']
+  indexer = {
+    **state.params['indexer'],
+    'codebooks': jax.device_put(codebooks_LKD, before.sharding),
+  }
+  return state.replace(params={**state.params, 'indexer': indexer})
 
 
 def codebook_start(config):

@@ -16,6 +16,9 @@ class TrainingSettings:
 
   Attributes:
     steps: optimizer updates.
+    dense_fraction: of the steps, the first ones, which train vectors alone
+      (the bottleneck criterion); the codebooks start from k-means of what the
+      vectors became.
     train_encoder: whether the text encoder trains too; if not, its vectors
       are computed once and kept on disk.
     accumulate: microbatches a step; in-batch criteria see one microbatch.
@@ -28,7 +31,8 @@ class TrainingSettings:
     keep_checkpoints: how many stay on disk.
   """
 
-  steps: int = 600
+  steps: int = 900
+  dense_fraction: float = 0.34
   train_encoder: bool = False
   accumulate: int = 1
   optimizer: OptimizerSettings = OptimizerSettings()
@@ -38,6 +42,11 @@ class TrainingSettings:
   evaluate_every: int = 0
   checkpoint_every: int = 500
   keep_checkpoints: int = 2
+
+  @property
+  def dense_steps(self):
+    """Steps before there are codes."""
+    return int(self.dense_fraction * self.steps)
 
 
 @flax.struct.dataclass

@@ -7,7 +7,7 @@ import optax
 from gr_jax.objectives.weighted_sum import objective
 
 
-def make_step(model, optimizer, settings, objective_settings, seed):
+def make_step(model, optimizer, settings, objective_settings, *, seed):
   """The training step as a jitted function that donates its state.
 
   Args:
@@ -57,7 +57,7 @@ def make_step(model, optimizer, settings, objective_settings, seed):
     grads = jax.tree.map(lambda g: g / parts, grads)
     metrics = jax.tree.map(jnp.sum, metrics)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    metrics['gradient_norm'] = (optax.global_norm(grads), 1)
+    metrics['gradient_norm'] = (optax.tree.norm(grads), 1)
     state = state.replace(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),

@@ -1,0 +1,182 @@
+"""Steps: learning, accumulation, frozen parts, determinism, rates."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.code_decoder import CodeDecoderConfig
+from gr_jax.models.retriever import Retriever, RetrieverConfig
+from gr_jax.models.t5 import T5Config
+from gr_jax.objectives.weighted_sum import ObjectiveSettings, bottleneck_alone
+from gr_jax.training.initial import init_params
+from gr_jax.training.optimizer import OptimizerSettings, make_optimizer
+from gr_jax.training.schedules import Schedule, learning_rate
+from gr_jax.training.state import TrainingSettings, make_state
+from gr_jax.training.step import make_step
+from gr_jax.types import UserError
+
+STACK = T5Config(
+  emb_dim=8,
+  num_heads=2,
+  head_dim=4,
+  num_encoder_layers=0,
+  num_decoder_layers=1,
+  mlp_dim=16,
+  dropout_rate=0.0,
+)
+MODEL = Retriever(
+  RetrieverConfig(
+    encoder=BertConfig(
+      vocab_size=20, emb_dim=8, num_heads=2, num_layers=1, mlp_dim=16
+    ),
+    indexer=ResidualConfig(positions=2, codes=4),
+    decoder=CodeDecoderConfig(stack=STACK),
+    width=8,
+  )
+)
+SETTINGS = TrainingSettings(steps=50, noise=Schedule(0.0, kind='constant'))
+
+
+def batch(rows=8):
+  vectors = jax.random.normal(jax.random.key(0), (rows, 8))
+  noise = 0.1 * jax.random.normal(jax.random.key(1), (rows, 8))
+  return {
+    'query_vectors': vectors + noise,
+    'document_vectors': vectors,
+    'document_index': jnp.arange(rows),
+  }
+
+
+def start(train_encoder=False, settings=SETTINGS):
+  params, _ = init_params(MODEL, seed=0)
+  optimizer = make_optimizer(settings.optimizer, settings.steps)
+  return make_state(params, optimizer, train_encoder), optimizer
+
+
+def stepper(settings=SETTINGS, objective=None):
+  _, optimizer = start(settings=settings)
+  return make_step(
+    MODEL, optimizer, settings, objective or ObjectiveSettings(), seed=0
+  )
+
+
+def run(settings, objective=None, steps=3):
+  state, _ = start(settings=settings)
+  step = stepper(settings, objective)
+  for _ in range(steps):
+    state, metrics = step(state, batch())
+  return state, metrics
+
+
+def test_the_decoder_learns_the_codes():
+  fast = dataclasses.replace(
+    SETTINGS, optimizer=OptimizerSettings(learning_rate=0.02)
+  )
+  step = stepper(fast)
+  state, _ = start(settings=fast)
+  losses = []
+  for _ in range(SETTINGS.steps):
+    state, metrics = step(state, batch())
+    total, count = metrics['generation']
+    losses.append(float(total) / float(count))
+  assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+  assert int(state.step) == SETTINGS.steps
+
+
+def test_the_frozen_encoder_stays_as_it_is():
+  state, _ = start()
+  before = jax.tree.map(np.asarray, state.frozen)
+  assert set(before) == {'encoder'}
+  state, _ = run(SETTINGS)
+  jax.tree.map(np.testing.assert_array_equal, before, state.frozen)
+  assert set(state.all_params()) == set(start()[0].all_params())
+
+
+def test_the_same_seed_gives_the_same_bits():
+  noisy = dataclasses.replace(SETTINGS, noise=Schedule(0.5))
+  first, second = run(noisy)[0], run(noisy)[0]
+  jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+
+
+def test_accumulation_is_the_mean_of_the_microbatches():
+  # The commitment of a document does not depend on who else is in its batch.
+  alone = dataclasses.replace(
+    bottleneck_alone(ObjectiveSettings()), bottleneck=0.0, commitment=1.0
+  )
+  whole, metrics = run(SETTINGS, alone)
+  parts, split = run(dataclasses.replace(SETTINGS, accumulate=4), alone)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+    whole.params,
+    parts.params,
+  )
+  assert split['quantisation_error'][1] == metrics['quantisation_error'][1]
+
+
+def test_the_dense_stage_leaves_codes_and_decoder_alone():
+  state, _ = start()
+  before = jax.tree.map(np.asarray, state.params)
+  state, metrics = run(SETTINGS, bottleneck_alone(ObjectiveSettings()))
+  for part in ('indexer', 'decoder'):
+    jax.tree.map(
+      np.testing.assert_array_equal, before[part], state.params[part]
+    )
+  kernel = state.params['projection']['kernel']
+  assert np.any(before['projection']['kernel'] != np.asarray(kernel))
+  assert 'generation' not in metrics
+
+
+@pytest.mark.parametrize('name', ['adamw', 'adafactor', 'lion'])
+def test_every_optimizer_moves_every_part(name):
+  settings = dataclasses.replace(
+    SETTINGS, optimizer=OptimizerSettings(name=name, weight_decay=0.01)
+  )
+  before = start(settings=settings)[0].params
+  before = jax.tree.map(np.asarray, before)
+  after = run(settings)[0].params
+  for part in before:
+    moved = [
+      np.any(a != np.asarray(b))
+      for a, b in zip(
+        jax.tree.leaves(before[part]),
+        jax.tree.leaves(after[part]),
+        strict=True,
+      )
+    ]
+    assert any(moved), part
+
+
+def test_an_unknown_optimizer_is_refused_with_a_near_miss():
+  with pytest.raises(UserError, match="did you mean 'adamw'"):
+    make_optimizer(OptimizerSettings(name='adam'), 10)
+
+
+def test_the_codebooks_have_a_rate_of_their_own():
+  slow = dataclasses.replace(
+    SETTINGS, optimizer=OptimizerSettings(codebook_rate=0.0)
+  )
+  before = np.asarray(start()[0].params['indexer']['codebooks'])
+  state, _ = run(slow)
+  np.testing.assert_array_equal(before, state.params['indexer']['codebooks'])
+
+
+@pytest.mark.parametrize(
+  'kind, values', [('linear', [1, 1, 0.5, 0, 0]), ('cosine', [1, 1, 0.5, 0, 0])]
+)
+def test_schedules_move_between_their_marks(kind, values):
+  schedule = Schedule(1.0, 0.0, begin=0.2, finish=0.8, kind=kind)
+  found = [float(schedule.at(step, 100)) for step in (0, 20, 50, 80, 100)]
+  np.testing.assert_allclose(found, values, atol=1e-6)
+
+
+def test_the_rate_rises_then_falls_to_zero():
+  rate = learning_rate(2.0, warmup=0.1, steps=100)
+  assert rate(0) == 0
+  assert rate(10) == pytest.approx(2.0)
+  assert rate(5) == pytest.approx(1.0)
+  assert rate(100) == pytest.approx(0, abs=1e-6)
