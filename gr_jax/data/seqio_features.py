@@ -67,7 +67,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
   def _encode_tf(self, s):
     ids = tf.numpy_function(
-      lambda text: np.asarray(self._encode(text.decode()), np.int32),
+      lambda text: np.asarray(self._encode(_string(text)), np.int32),
       [s],
       tf.int32,
     )
@@ -75,8 +75,15 @@ class SeqioVocabulary(seqio.Vocabulary):
 
   def _decode_tf(self, ids):
     return tf.numpy_function(
-      lambda row: self._decode(row.tolist()).encode(), [ids], tf.string
+      lambda row: self._decode(np.asarray(row).tolist()).encode(),
+      [ids],
+      tf.string,
     )
+
+
+def _string(text) -> str:
+  # A graph hands over bytes, eager execution an array around them.
+  return np.asarray(text, object).item().decode()
 
 
 class ShardedTextSource(seqio.DataSource):

@@ -221,6 +221,23 @@ def test_registered_tasks_and_mixtures_give_both_features(
     register_mixture('tiny_mix', names, {'span': 1.0})
 
 
+def test_vocabularies_answer_seqio(vocabulary):
+  import tensorflow as tf
+
+  from gr_jax.data.seqio_features import SeqioVocabulary
+
+  ours = vocabulary[0]
+  wrapped = SeqioVocabulary(ours)
+  ids = ours.encode('the dog', 8)
+  assert wrapped.vocab_size == ours.size
+  assert wrapped.encode('the dog') == ids
+  encoded = wrapped.encode_tf(tf.constant('the dog'))
+  assert encoded.numpy().tolist() == ids
+  assert wrapped.decode(ids) == ours.decode(ids)
+  decoded = wrapped.decode_tf(encoded).numpy().decode()
+  assert decoded == ours.decode(ids)
+
+
 def test_ir_datasets_objects_become_tasks(make_settings, vocabulary, tmp_path):
   from gr_jax.tasks import ir_datasets as tasks
   from ir_datasets.formats import GenericQuery, TrecQrel
