@@ -64,14 +64,14 @@ class DecodingState:
   """Beams under way; every leaf is [B, W, ...], or [B, 1, ...] when shared.
 
   Attributes:
-    vectors_B1D: the queries' vectors.
-    residuals_BWD: r_t, the vectors minus the chosen codewords.
+    residuals_BWD: r_t, the query's vector minus the chosen codewords.
+    inputs_BWM: what the stack reads of query and residual.
     memory: keys and values of the cross-attentions.
     cache: keys and values of the self-attentions.
   """
 
-  vectors_B1D: jax.Array
   residuals_BWD: jax.Array
+  inputs_BWM: jax.Array
   memory: DecoderMemory
   cache: DecoderCache
 
@@ -93,8 +93,13 @@ class CodeDecoder(nn.Module):
 
   def setup(self):
     stack = self.config.stack
-    self.input = layers.Dense(
-      features=stack.emb_dim, axes=('width', 'embed'), dtype=stack.dtype
+    # Query, residual and last codeword each have a map into the stack.
+    self.input_3DM = partitioning.param_with_axes(
+      'input',
+      nn.initializers.lecun_normal(batch_axis=(0,)),
+      (3, self.width, stack.emb_dim),
+      jnp.float32,
+      axes=('stack', 'width', 'embed'),
     )
     self.position_embedding_LM = partitioning.param_with_axes(
       'position_embedding',
@@ -141,11 +146,15 @@ class CodeDecoder(nn.Module):
     """
     codewords_BLD = codewords_BLD.astype(jnp.float32)
     before_BLD = jnp.cumsum(codewords_BLD, axis=1) - codewords_BLD
-    vectors_B1D = encoding.vectors_BD[:, None, :]
-    residuals_BLD = vectors_B1D - before_BLD
+    residuals_BLD = encoding.vectors_BD[:, None, :] - before_BLD
     previous_BLD = jnp.pad(codewords_BLD, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    inputs_BLM = self._inputs(vectors_B1D, residuals_BLD, previous_BLD)
-    inputs_BLM += self.position_embedding_LM[None]
+    from_query, from_residual, from_previous = self.input_3DM
+    inputs_BLM = (
+      (encoding.vectors_BD @ from_query)[:, None, :]
+      + residuals_BLD @ from_residual
+      + previous_BLD @ from_previous
+      + self.position_embedding_LM[None]
+    )
     hidden_BLM = self.stack(
       inputs_BLM,
       encoding.states_BSE,
@@ -170,12 +179,14 @@ class CodeDecoder(nn.Module):
       DecodingState.
     """
     batch = encoding.vectors_BD.shape[0]
-    vectors_B1D = encoding.vectors_BD[:, None, :]
+    vectors_BD = encoding.vectors_BD
+    from_query, from_residual, _ = self.input_3DM
+    inputs_B1M = (vectors_BD @ (from_query + from_residual))[:, None, :]
     memory = self.stack.memory(encoding.states_BSE, encoding.mask_BS)
     cache = empty_cache(self.config.stack, batch * width, self.positions)
     return DecodingState(
-      vectors_B1D=vectors_B1D,
-      residuals_BWD=jnp.repeat(vectors_B1D, width, axis=1),
+      residuals_BWD=jnp.repeat(vectors_BD[:, None, :], width, axis=1),
+      inputs_BWM=jnp.repeat(inputs_B1M, width, axis=1),
       memory=jax.tree.map(lambda x: x[:, None], memory),
       cache=jax.tree.map(
         lambda x: x.reshape(batch, width, *x.shape[1:]), cache
@@ -196,11 +207,17 @@ class CodeDecoder(nn.Module):
       state to go on from.
     """
     batch, width = codes_BW.shape
-    codebook_KD = codebooks_LKD[jnp.maximum(level - 1, 0)]
-    previous_BWD = jnp.where(level > 0, codebook_KD[codes_BW], 0.0)
-    residuals_BWD = state.residuals_BWD - previous_BWD
-    inputs_BWM = self._inputs(state.vectors_B1D, residuals_BWD, previous_BWD)
-    inputs_BWM += self.position_embedding_LM[level][None, None]
+    # Codewords go through the input maps as K rows, not as B x W vectors.
+    started = jnp.where(level > 0, 1.0, 0.0)
+    codebook_KD = started * codebooks_LKD[jnp.maximum(level - 1, 0)]
+    _, from_residual, from_previous = self.input_3DM
+    residuals_BWD = state.residuals_BWD - codebook_KD[codes_BW]
+    kept_BWM = state.inputs_BWM - (codebook_KD @ from_residual)[codes_BW]
+    inputs_BWM = (
+      kept_BWM
+      + (codebook_KD @ from_previous)[codes_BW]
+      + self.position_embedding_LM[level][None, None]
+    )
     rows = batch * width
     hidden_RM, cache = self.stack.step(
       inputs_BWM.reshape(rows, -1),
@@ -222,13 +239,8 @@ class CodeDecoder(nn.Module):
     if self.config.normalised:
       scores_BWK = jax.nn.log_softmax(scores_BWK, axis=-1)
     cache = jax.tree.map(lambda x: x.reshape(batch, width, *x.shape[1:]), cache)
-    return scores_BWK, state.replace(residuals_BWD=residuals_BWD, cache=cache)
-
-  def _inputs(self, vectors_B1D, residuals_BLD, previous_BLD):
-    """[B, L, M] what the stack reads: query, residual, last codeword."""
-    vectors_BLD = jnp.broadcast_to(vectors_B1D, residuals_BLD.shape)
-    return self.input(
-      jnp.concatenate([vectors_BLD, residuals_BLD, previous_BLD], axis=-1)
+    return scores_BWK, state.replace(
+      residuals_BWD=residuals_BWD, inputs_BWM=kept_BWM, cache=cache
     )
 
 

@@ -221,6 +221,6 @@ def unit_length(vectors):
 
 
 def scale_gradient(x, share):
-  """x in the forward pass; its gradient times `share`."""
+  """The value of `x`; its gradient times `share`."""
   fixed = jax.lax.stop_gradient(x)
   return fixed + share * (x - fixed)

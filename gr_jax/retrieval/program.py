@@ -71,12 +71,13 @@ def search_program(
     return model.apply({'params': params}, *args, method=method)
 
   encoding = apply('encode', tokens_BS)
-  state = apply('start', encoding, width)
-
-  def step_fn(state, codes_BW, level):
-    return apply('decode', state, codes_BW, level)
-
-  beams = beam_search(step_fn, state, tables, width, length)
+  beams = beam_search(
+    functools.partial(apply, 'start', encoding),
+    functools.partial(apply, 'decode'),
+    tables,
+    width,
+    length,
+  )
   documents_BC, beams_BC = expand_buckets(beams, tables, candidates, budget)
   generative_BC = jnp.take_along_axis(beams.scores_BW, beams_BC, axis=1)
   dense_BC = dense_scores(encoding.vectors_BD, vectors_ND, documents_BC)

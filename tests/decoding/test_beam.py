@@ -36,6 +36,11 @@ def problems(draw):
   return codes_NL, sizes, width, table.astype(np.float32)
 
 
+def zeros(beams):
+  """A state without content."""
+  return jnp.zeros((1, beams))
+
+
 def toy_step(table, state, codes_BW, level):
   """Scores by a hash of the prefix, which has to follow its beam."""
   hashes_BW = jnp.where(
@@ -47,12 +52,14 @@ def toy_step(table, state, codes_BW, level):
 
 @functools.partial(jax.jit, static_argnames=('width', 'length'))
 def search(table, tables, width, length):
-  state = {
-    'hash': jnp.zeros((BATCH, width), jnp.int32),
-    'shared': jnp.zeros((BATCH, 1, 3)),
-  }
+  def start(beams):
+    return {
+      'hash': jnp.zeros((BATCH, beams), jnp.int32),
+      'shared': jnp.zeros((BATCH, 1, 3)),
+    }
+
   return beam.beam_search(
-    functools.partial(toy_step, table), state, tables, width, length
+    start, functools.partial(toy_step, table), tables, width, length
   )
 
 
@@ -130,9 +137,9 @@ def test_impossible_scores_lose_to_possible_ones_and_stay_finite():
   scores = jnp.array([[0.0, -jnp.inf], [jnp.nan, -1.0]])
 
   def step_fn(state, codes_BW, level):
-    return jnp.broadcast_to(scores[level], (1, 5, 2)), state
+    return jnp.broadcast_to(scores[level], (*codes_BW.shape, 2)), state
 
-  result = beam.beam_search(step_fn, jnp.zeros((1, 5)), tables, 5, 2)
+  result = beam.beam_search(zeros, step_fn, tables, 5, 2)
   assert np.isfinite(result.scores_BW).all()
   assert result.codes_BWL[0, 0].tolist() == [0, 1]
   assert result.scores_BW[0, 0] == -1.0
@@ -149,9 +156,9 @@ def test_a_small_change_of_the_corpus_does_not_recompile():
     traces += 1
 
     def step_fn(state, codes_BW, level):
-      return jnp.zeros((1, 4, 9)), state
+      return jnp.zeros((*codes_BW.shape, 9)), state
 
-    return beam.beam_search(step_fn, jnp.zeros((1, 4)), tables, 4, 2)
+    return beam.beam_search(zeros, step_fn, tables, 4, 2)
 
   for documents in (1000, 1003, 990):
     codes_NL = rng.integers(0, 9, (documents, 2))
