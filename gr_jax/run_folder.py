@@ -108,7 +108,16 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
     )
     if done.returncode:
       raise UserError(f'{data_dir} was not prepared, see the line above')
-  return PreparedData(directory)
+  prepared = PreparedData(directory)
+  pieces = prepared.vocabulary().size
+  rows = settings.model.encoder.vocab_size
+  # JAX reads past the end of a table without a word.
+  if pieces > rows:
+    raise UserError(
+      f'the vocabulary has {pieces} entries, the encoder {rows} vectors: set '
+      'vocab_size of its settings, or prepare with the vocabulary of the model'
+    )
+  return prepared
 
 
 class Texts:

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from gr_jax import configuration, run_settings, settings
+from gr_jax.models.t5 import T5_SIZES, t5_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = sorted(
@@ -22,6 +23,18 @@ def test_run_files_build(path):
   assert (run.run_dir, run.data_dir) == ('runs/test', 'somewhere')
   data = json.loads(json.dumps(settings.to_json(run)))
   assert settings.from_json(data) == run
+
+
+@pytest.mark.parametrize('version', T5_SIZES)
+@pytest.mark.parametrize('size', T5_SIZES['1.1'])
+def test_model_files_have_the_published_sizes(version, size):
+  name = f't5_{version.replace(".", "_")}_{size}.gin'
+  configuration.parse(
+    ['gin/runs/full.gin', f'gin/models/{name}'], ['RUN_DIR=runs/test']
+  )
+  model = configuration.build(run_settings.RunSettings).model
+  assert model.encoder == model.decoder.stack == t5_config(size, version)
+  assert model.width == model.encoder.emb_dim
 
 
 def test_there_are_run_files():

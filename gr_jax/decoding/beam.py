@@ -112,13 +112,9 @@ def step(
   chosen_BW = jnp.minimum(chosen_BW, before * codes - 1)
   parents_BW, codes_BW = chosen_BW // codes, chosen_BW % codes
   valid_BW = scores_BW > FLOOR
-  nodes_BW = child_nodes(
-    tables, _rows(beams.nodes_BW, parents_BW), codes_BW
-  )
+  nodes_BW = child_nodes(tables, _rows(beams.nodes_BW, parents_BW), codes_BW)
   extended = BeamState(
-    codes_BWL=_rows(beams.codes_BWL, parents_BW)
-    .at[:, :, level]
-    .set(codes_BW),
+    codes_BWL=_rows(beams.codes_BWL, parents_BW).at[:, :, level].set(codes_BW),
     scores_BW=scores_BW,
     nodes_BW=jnp.where(valid_BW, nodes_BW, 0),
     valid_BW=valid_BW,
@@ -202,7 +198,5 @@ def beam_search(
     state = jax.tree.map(lambda leaf: gather_beams(leaf, parents_BW), state)
     return (beams, state), None
 
-  (beams, _), _ = jax.lax.scan(
-    advance, (beams, state), jnp.arange(1, length)
-  )
+  (beams, _), _ = jax.lax.scan(advance, (beams, state), jnp.arange(1, length))
   return finish(beams, tables)

