@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
   run_dir = pathlib.Path(settings.run_dir)
   train(settings, run_dir, configuration.config_text())
   index_corpus.index_run(run_dir)
+  index_corpus.warm_up(run_dir / 'index')
   return 0
 
 

@@ -126,13 +126,13 @@ def test_other_settings_do_not_go_on_with_a_run(trained):
 
 def test_an_encoder_smaller_than_the_vocabulary_is_refused(trained):
   run_dir, run = trained
-  encoder = dataclasses.replace(run.model.encoder, vocab_size=100)
+  encoder = dataclasses.replace(run.model.encoder, vocab_size=20)
   changed = dataclasses.replace(
     run,
     model=dataclasses.replace(run.model, encoder=encoder),
     cache_dir=str(run_dir),
   )
-  with pytest.raises(UserError, match='encoder 100 vectors'):
+  with pytest.raises(UserError, match='encoder 20 vectors'):
     train.train(changed, run_dir.parent / 'other')
 
 
