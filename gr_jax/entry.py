@@ -4,17 +4,29 @@ Light on purpose: `--help` answers before anything heavy is imported.
 """
 
 import argparse
+import errno
 import os
+import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 
 from gr_jax.types import UserError
 
 _OVERRIDE = '--gin.'
+_ERROR = 'error: '
+_INTERRUPTED = 'interrupted'
+# What a disk refuses: whoever runs the door can help it, no traceback can.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+# Seconds that an interrupted process has to tidy up.
+_TIDY_SECONDS = 5.0
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
-  """Runs a door and exits with its status; a UserError is one line and 2.
+  """Runs a door and exits with its status.
+
+  A UserError, or a disk that refuses, is one line and status 2.
 
   Args:
     main: takes the arguments after the program's name, returns the exit
@@ -25,17 +37,78 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     sys.stdout.flush()
   except UserError as error:
     line = ' '.join(str(error).split('\n'))
-    print(f'error: {line}', file=sys.stderr)
+    print(f'{_ERROR}{line}', file=sys.stderr)
     status = 2
   except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
+    print(_INTERRUPTED, file=sys.stderr)
     status = 130
   except BrokenPipeError:
     # The reader (`| head`) left. What is still buffered has no reader
     # either: without this the interpreter complains while it exits.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 141
+  except OSError as error:
+    if error.errno not in _REFUSALS:
+      raise
+    print(f'{_ERROR}{error.filename}: {error.strerror}', file=sys.stderr)
+    status = 2
   sys.exit(status)
+
+
+def run_apart(
+  module: str, arguments: Sequence[str], silent: bool = False
+) -> None:
+  """Runs another door in a process of its own, as if it were this one.
+
+  What it says appears as it comes, but its error line is raised here, so that
+  there is one such line whoever asked. Its temporary files end with it,
+  however it ends.
+
+  Args:
+    module: the door, for instance 'gr_jax.prepare'.
+    arguments: what follows the program's name.
+    silent: drops what it writes to standard output.
+
+  Raises:
+    UserError: when the door failed, with its reason.
+  """
+  reason = ''
+  with tempfile.TemporaryDirectory(prefix='gr_jax_') as scratch:
+    process = subprocess.Popen(
+      [sys.executable, '-m', module, *arguments],
+      stdout=subprocess.DEVNULL if silent else None,
+      stderr=subprocess.PIPE,
+      text=True,
+      errors='replace',
+      env={**os.environ, 'TMPDIR': scratch},
+    )
+    with process:
+      try:
+        for line in process.stderr:
+          if line.startswith(_ERROR):
+            reason = line.removeprefix(_ERROR).strip()
+          elif line.strip() != _INTERRUPTED:
+            sys.stderr.write(line)
+            sys.stderr.flush()
+      except BaseException:
+        _end(process)
+        raise
+  if reason:
+    raise UserError(reason)
+  if process.returncode == -signal.SIGKILL:
+    raise UserError(f'{module} was killed, as happens when memory runs out')
+  if process.returncode:
+    raise UserError(
+      f'{module} ended with status {process.returncode}: see what it says above'
+    )
+
+
+def _end(process: subprocess.Popen) -> None:
+  """Waits for a process that a terminal interrupted too, or stops it."""
+  try:
+    process.wait(_TIDY_SECONDS)
+  except subprocess.TimeoutExpired:
+    process.terminate()
 
 
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:

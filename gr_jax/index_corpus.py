@@ -5,8 +5,6 @@ python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
 
 import argparse
 import pathlib
-import subprocess
-import sys
 
 from gr_jax import entry
 from gr_jax.types import UserError
@@ -137,13 +135,8 @@ def warm_up(index: pathlib.Path) -> None:
 
   if jax.default_backend() != 'cpu':
     return
-  done = subprocess.run(
-    [sys.executable, '-m', 'gr_jax.search', f'--index={index}', 'warm up'],
-    stdout=subprocess.DEVNULL,
-    check=False,
-  )
-  if done.returncode:
-    raise UserError(f'{index} was written but cannot be searched, see above')
+  arguments = [f'--index={index}', 'warm up']
+  entry.run_apart('gr_jax.search', arguments, silent=True)
 
 
 def main(arguments: list[str]) -> int:

@@ -5,14 +5,14 @@ import hashlib
 import json
 import os
 import pathlib
-import subprocess
-import sys
+import tempfile
 
 import jax
 import numpy as np
 
-from gr_jax import run_settings
+from gr_jax import entry, run_settings
 from gr_jax.data.loader import used_rates
+from gr_jax.data.preparation_settings import inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
 from gr_jax.retrieval.encoding import (
   document_vectors,
@@ -22,6 +22,7 @@ from gr_jax.retrieval.encoding import (
 from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
 from gr_jax.retrieval.program import encode_program
 from gr_jax.settings import from_json, to_json
+from gr_jax.training.manifests import FileDamaged, read_manifest
 from gr_jax.types import UserError
 
 SETTINGS = 'settings.json'
@@ -47,26 +48,68 @@ def read_settings(run_dir: pathlib.Path) -> run_settings.RunSettings:
   return from_json(data, str(path))
 
 
-def keep_settings(settings, run_dir: pathlib.Path, config_text: str) -> None:
-  """Writes settings.json, or refuses to go on with other settings.
+def check_settings(settings, run_dir: pathlib.Path) -> None:
+  """Refuses a run folder that cannot be, or that was trained otherwise.
+
+  Only checkpoints bind: until there is one, settings and data may change.
 
   Args:
     settings: run_settings.RunSettings.
     run_dir: of the run.
-    config_text: the gin configuration, kept beside it.
   """
-  new = to_json(settings)
-  if any((run_dir / CHECKPOINTS).glob('step_*')):
-    old = to_json(read_settings(run_dir))
-    for name in new:
-      if old[name] != new[name] and name not in _FREE:
-        raise UserError(
-          f'{run_dir} was trained with another {name} '
-          f'({_difference(old[name], new[name])}): go on with the former, or '
-          'choose another RUN_DIR'
-        )
+  place = next(p for p in (run_dir, *run_dir.parents) if p.exists())
+  if not place.is_dir() or not os.access(place, os.W_OK):
+    what = 'may not be written to' if place.is_dir() else 'is a file'
+    raise UserError(
+      f'{run_dir} should be a folder for the run, {place} {what}: choose '
+      'another RUN_DIR'
+    )
+  if not any((run_dir / CHECKPOINTS).glob('step_*')):
+    return
+  new, old = to_json(settings), to_json(read_settings(run_dir))
+  for name in new:
+    if old[name] != new[name] and name not in _FREE:
+      raise UserError(
+        f'{run_dir} was trained with another {name} '
+        f'({_difference(old[name], new[name])}): go on with the former, or '
+        'choose another RUN_DIR'
+      )
+  _check_data(settings, run_dir)
+
+
+def _check_data(settings, run_dir: pathlib.Path) -> None:
+  """Refuses other data than a run's, before it is prepared for nothing."""
+  manifests = sorted((run_dir / CHECKPOINTS).glob('step_*/manifest.json'))
+  preparation = _preparation(settings, run_dir)
+  if not manifests or not pathlib.Path(preparation.data_dir).exists():
+    return
+  try:
+    hashes = read_manifest(manifests[-1])['hashes']
+  except FileDamaged:
+    return  # Restoring names it, and what to do.
+  if hashes['examples'] != inputs_hash(preparation):
+    raise UserError(
+      f'{preparation.data_dir} has changed since {run_dir} was trained on it:'
+      ' bring back the former, or choose another RUN_DIR'
+    )
+
+
+def _preparation(settings, run_dir: pathlib.Path):
+  """The settings of preparation with the folder that it reads."""
+  data_dir, _ = run_settings.collection_arguments(settings, run_dir)
+  return dataclasses.replace(settings.preparation, data_dir=str(data_dir))
+
+
+def keep_settings(settings, run_dir: pathlib.Path, config_text: str) -> None:
+  """Writes settings.json and config.gin.
+
+  Args:
+    settings: run_settings.RunSettings.
+    run_dir: of the run.
+    config_text: the gin configuration.
+  """
   run_dir.mkdir(parents=True, exist_ok=True)
-  text = json.dumps(new, indent=1) + '\n'
+  text = json.dumps(to_json(settings), indent=1) + '\n'
   for name, content in ((SETTINGS, text), ('config.gin', config_text)):
     partial = run_dir / f'{name}.partial'
     partial.write_text(content, encoding='utf-8')
@@ -85,29 +128,26 @@ def _difference(old, new) -> str:
 
 
 def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
-  """The prepared examples of a run, made first if missing or stale."""
+  """The prepared examples of a run, made first if missing or stale.
+
+  Args:
+    settings: run_settings.RunSettings.
+    run_dir: of the run; made only when something is written into it.
+
+  Raises:
+    UserError: for bad input; nothing is left behind then.
+  """
   data_dir, _ = run_settings.collection_arguments(settings, run_dir)
   if settings.data_dir == run_settings.PYTHON_DOCS and not data_dir.exists():
     from gr_jax.data.python_docs import write_python_docs
 
     print(f'writing the documentation of Python to {data_dir}', flush=True)
     write_python_docs(data_dir)
-  preparation = dataclasses.replace(
-    settings.preparation, data_dir=str(data_dir)
-  )
+  preparation = _preparation(settings, run_dir)
   directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
   if not is_current(preparation, directory):
     print(f'preparing the examples of {data_dir}', flush=True)
-    request = run_dir / 'preparation.json'
-    request.write_text(json.dumps(to_json(preparation)), encoding='utf-8')
-    # In a process of its own: TensorFlow never enters this one.
-    command = [sys.executable, '-m', 'gr_jax.prepare']
-    done = subprocess.run(
-      [*command, f'--settings={request}', f'--output={directory}'],
-      check=False,
-    )
-    if done.returncode:
-      raise UserError(f'{data_dir} was not prepared, see the line above')
+    _prepare_apart(preparation, directory)
   prepared = PreparedData(directory)
   pieces = prepared.vocabulary().size
   rows = settings.model.encoder.vocab_size
@@ -118,6 +158,16 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
       'vocab_size of its settings, or prepare with the vocabulary of the model'
     )
   return prepared
+
+
+def _prepare_apart(preparation, directory: pathlib.Path) -> None:
+  """Prepares in a process of its own: TensorFlow never enters this one."""
+  with tempfile.TemporaryDirectory(prefix='gr_jax_') as scratch:
+    request = pathlib.Path(scratch) / 'preparation.json'
+    request.write_text(json.dumps(to_json(preparation)), encoding='utf-8')
+    entry.run_apart(
+      'gr_jax.prepare', [f'--settings={request}', f'--output={directory}']
+    )
 
 
 class Texts:

@@ -7,13 +7,12 @@ validating reader serves every source and evaluation finds the same queries.
 import dataclasses
 import json
 import pathlib
-import shutil
 from collections.abc import Mapping
 
 import seqio
 from gr_jax.tasks.beir import beir_tasks
 
-from gr_jax.data.folders import replace_folder
+from gr_jax.data.folders import new_folder
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.text_examples import make_plan
 from gr_jax.data.vocabularies import Vocabulary
@@ -67,7 +66,6 @@ def write_ir_datasets(
   Raises:
     UserError: when an object has no documents, queries or judgements.
   """
-  directory = pathlib.Path(directory).absolute()
   for split, dataset in datasets.items():
     for has in ('has_docs', 'has_queries', 'has_qrels'):
       if not getattr(dataset, has)():
@@ -75,10 +73,8 @@ def write_ir_datasets(
           f'the ir_datasets object of {split!r} has no '
           f'{has.removeprefix("has_")}; name one that has'
         )
-  work = directory.with_name(f'.{directory.name}.partial')
-  shutil.rmtree(work, ignore_errors=True)
-  (work / 'qrels').mkdir(parents=True)
-  try:
+  with new_folder(directory) as work:
+    (work / 'qrels').mkdir()
     _write_corpus(next(iter(datasets.values())), work / 'corpus.jsonl')
     _write_queries(datasets.values(), work / 'queries.jsonl')
     for split, dataset in datasets.items():
@@ -88,9 +84,6 @@ def write_ir_datasets(
           # TREC's negative grades mark junk; here that is no relevance.
           grade = max(0, row.relevance)
           file.write(f'{row.query_id}\t{row.doc_id}\t{grade}\n')
-    replace_folder(work, directory)
-  finally:
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _load(name: str):

@@ -1,6 +1,8 @@
 """Doors share their flags, and say what is wrong in one line."""
 
 import argparse
+import errno
+import pathlib
 import subprocess
 import sys
 
@@ -96,3 +98,56 @@ def test_unknown_flags_are_refused(parser, capsys):
 
 def test_help_shows_how_to_override(parser):
   assert '--gin.NAME VALUE' in parser.format_help()
+
+
+DOOR = """
+import os, signal, sys, tempfile
+print('a result')
+print('a warning', file=sys.stderr)
+what = sys.argv[1]
+open(os.path.join(tempfile.gettempdir(), 'left'), 'w').write(what)
+open(sys.argv[2], 'w').write(tempfile.gettempdir())
+if what == 'killed':
+  os.kill(os.getpid(), signal.SIGKILL)
+if what == 'bug':
+  raise ValueError('a bug')
+if what == 'refused':
+  print('error: no such folder', file=sys.stderr)
+  sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize(
+  ('what', 'reason'),
+  [
+    ('refused', '^no such folder$'),
+    ('killed', 'memory'),
+    ('bug', 'status 1: see what it says above'),
+    ('fine', None),
+  ],
+)
+def test_a_door_run_apart(what, reason, tmp_path, monkeypatch, capfd):
+  """Its error is raised once; what else it says is passed on."""
+  (tmp_path / 'adoor.py').write_text(DOOR)
+  monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+  arguments = [what, str(tmp_path / 'scratch')]
+  if reason is None:
+    entry.run_apart('adoor', arguments)
+  else:
+    with pytest.raises(UserError, match=reason):
+      entry.run_apart('adoor', arguments)
+  captured = capfd.readouterr()
+  assert captured.err.startswith('a warning\n')
+  assert 'error: ' not in captured.err.replace('ValueError: ', '')
+  assert ('a bug' in captured.err) == (what == 'bug')
+  scratch = (tmp_path / 'scratch').read_text()
+  assert not pathlib.Path(scratch).exists()
+
+
+def test_a_disk_that_refuses_is_one_line(monkeypatch, capsys):
+  def main(arguments):
+    raise OSError(errno.ENOSPC, 'No space left on device', 'runs/x')
+
+  assert run_door(monkeypatch, main) == 2
+  line = capsys.readouterr().err
+  assert line == 'error: runs/x: No space left on device\n'

@@ -279,7 +279,10 @@ class Collection:
         if self._max_bad_records
         else ''
       )
-      raise UserError(f'{path}:{line}: {reason}{after}')
+      raise UserError(
+        f'{path}:{line}: {reason}{after}; correct it, or raise '
+        'PreparationSettings.max_bad_records to leave such records out'
+      )
     self._bad[(bad.file, bad.line)] = bad
 
 
@@ -297,10 +300,10 @@ def _check_directory(directory: pathlib.Path) -> None:
     if parent.is_dir()
     else []
   )
+  found = 'it is a file' if directory.exists() else 'there is none'
   raise UserError(
     f'{directory}: expected a folder in the BEIR layout (corpus.jsonl, '
-    f'queries.jsonl, qrels/); there is none'
-    f'{near_miss(directory.name, siblings)}'
+    f'queries.jsonl, qrels/); {found}{near_miss(directory.name, siblings)}'
   )
 
 

@@ -12,6 +12,8 @@ from gr_jax.types import UserError, near_miss
 # Raised whenever the same inputs would give other examples or another layout.
 FORMAT = 1
 SOURCES = ('labelled', 'document', 'spans', 'extractive', 'pseudo')
+# May be missing, unlike a split of another name.
+TRAIN_SPLIT = 'train'
 TRAINED_VOCABULARY = 'sentencepiece'
 _PACKAGE_PREFIX = 'package:'
 
@@ -52,7 +54,7 @@ class PreparationSettings:
   query_length: int = 32
   document_length: int = 192
   sources: tuple[str, ...] = ('labelled', 'document', 'spans', 'extractive')
-  train_split: str = 'train'
+  train_split: str = TRAIN_SPLIT
   spans_per_document: int = 8
   span_words_min: int = 4
   span_words_max: int = 24

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from gr_jax.data.collection import Collection, file_sha256
-from gr_jax.data.folders import replace_folder
+from gr_jax.data.folders import new_folder
 from gr_jax.data.preparation_settings import (
   FORMAT,
   PreparationSettings,
@@ -94,13 +94,10 @@ def prepare(
   Raises:
     UserError: for bad input; nothing is left behind then.
   """
-  directory = pathlib.Path(directory).absolute()
   # Taken before the work: a file that changes meanwhile makes it stale.
   inputs = inputs_hash(settings)
-  work = directory.with_name(f'.{directory.name}.partial')
-  shutil.rmtree(work, ignore_errors=True)
-  (work / _JOBS).mkdir(parents=True)
-  try:
+  with new_folder(directory) as work:
+    (work / _JOBS).mkdir()
     plan = make_plan(settings, work / DOCUMENT_IDS)
     vocabulary = _vocabulary(plan, work / VOCABULARY)
     jobs = [
@@ -116,9 +113,6 @@ def prepare(
     manifest['files'] = _checksums(work)
     text = json.dumps(manifest, indent=1, sort_keys=True) + '\n'
     (work / MANIFEST).write_text(text, 'utf-8')
-    replace_folder(work, directory)
-  finally:
-    shutil.rmtree(work, ignore_errors=True)
   return manifest
 
 

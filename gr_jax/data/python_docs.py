@@ -14,12 +14,11 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import sysconfig
 import warnings
 from collections.abc import Iterator
 
-from gr_jax.data.folders import replace_folder
+from gr_jax.data.folders import new_folder
 
 # Small enough to parse in seconds, and there wherever gr_jax is.
 PACKAGES = (
@@ -88,16 +87,9 @@ def write_python_docs(directory: str | pathlib.Path) -> dict[str, int]:
   Returns:
     Numbers of documents and of queries by split.
   """
-  directory = pathlib.Path(directory).absolute()
-  work = directory.with_name(f'.{directory.name}.partial')
-  shutil.rmtree(work, ignore_errors=True)
-  (work / 'qrels').mkdir(parents=True)
-  try:
-    counts = _write(work, list(_distinct(_entries())))
-    replace_folder(work, directory)
-  finally:
-    shutil.rmtree(work, ignore_errors=True)
-  return counts
+  with new_folder(directory) as work:
+    (work / 'qrels').mkdir()
+    return _write(work, list(_distinct(_entries())))
 
 
 def split_of(name: str) -> str:

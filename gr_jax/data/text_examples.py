@@ -14,7 +14,10 @@ from gr_jax.data.collection import (
   document_text,
 )
 from gr_jax.data.extractive import extractive_queries, random_spans
-from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.data.preparation_settings import (
+  TRAIN_SPLIT,
+  PreparationSettings,
+)
 from gr_jax.data.pseudo_queries import read_pseudo_queries
 from gr_jax.types import Document
 
@@ -107,7 +110,9 @@ class TextExamples:
 
   def _labelled(self) -> Iterator[TextExample]:
     split = self.plan.settings.train_split
-    if split not in self._collection.splits():
+    # A corpus alone is trained on from its own text; a split that somebody
+    # named should be there.
+    if split == TRAIN_SPLIT and split not in self._collection.splits():
       return
     for judgement in self._collection.judgements(split):
       if judgement.relevance > 0:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from gr_jax.training.optimizer import OptimizerSettings
 from gr_jax.training.schedules import Schedule
+from gr_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,20 @@ class TrainingSettings:
   evaluate_every: int = 0
   checkpoint_every: int = 500
   keep_checkpoints: int = 2
+
+  def __post_init__(self):
+    for name in ('steps', 'accumulate', 'log_every', 'checkpoint_every'):
+      if getattr(self, name) < 1:
+        raise UserError(f'{name} must be at least 1, got {getattr(self, name)}')
+    if self.evaluate_every < 0:
+      raise UserError(
+        f'evaluate_every must be 0 for never, or more, got '
+        f'{self.evaluate_every}'
+      )
+    if not 0 <= self.dense_fraction <= 1:
+      raise UserError(
+        f'dense_fraction must be from 0 to 1, got {self.dense_fraction}'
+      )
 
   @property
   def dense_steps(self):
