@@ -52,9 +52,9 @@ def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
   configuration.parse(gin_files, overrides)
   settings = configuration.build(run_settings.RunSettings)
   run_dir = pathlib.Path(settings.run_dir).absolute()
-  run_dir.mkdir(parents=True, exist_ok=True)
+  run_folder.check_settings(settings, run_dir)
   prepared = run_folder.prepared_examples(settings, run_dir)
-  print(_summary(prepared.manifest, prepared.directory))
+  print(f'{prepared.directory} is ready')
 
 
 def _prepare_apart(settings_path: str, output: str) -> NoReturn:
@@ -74,24 +74,32 @@ def _prepare_apart(settings_path: str, output: str) -> NoReturn:
       f'{type(settings).__name__}'
     )
   # Before TensorFlow: it says a line or two about every processor, and its
-  # kernels do nothing here but carry strings.
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  # kernels do nothing here but carry strings. Errors still come through. Both
+  # are set firmly: JAX sets the level to 1 for itself, and what oneDNN says is
+  # said at any level.
+  os.environ['TF_CPP_MIN_LOG_LEVEL'] = '2'
+  os.environ['TF_ENABLE_ONEDNN_OPTS'] = '0'
   from gr_jax.data.prepare import prepare
-  from gr_jax.tasks.beir import beir_tasks
 
   # TensorFlow's pipeline threads may wait for the interpreter for ever while
   # it shuts down (seen after an error inside a pipeline). Whatever ends this
   # process, all its files are closed and its traceback is out by then.
   atexit.register(os._exit, 1)
   try:
-    manifest = prepare(settings, output, beir_tasks)
+    manifest = prepare(settings, output, _beir_tasks)
     print(_summary(manifest, output), flush=True)
     status = 0
   except UserError as error:
     print(f'error: {error}', file=sys.stderr, flush=True)
     status = 2
   os._exit(status)
+
+
+def _beir_tasks(plan, vocabulary, with_documents):
+  """The Tasks of a plan; bad input is refused before TensorFlow's seconds."""
+  from gr_jax.tasks.beir import beir_tasks
+
+  return beir_tasks(plan, vocabulary, with_documents)
 
 
 def _summary(manifest: dict, directory: str | pathlib.Path) -> str:

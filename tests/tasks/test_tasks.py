@@ -307,7 +307,12 @@ def run_door(*arguments):
     text=True,
     timeout=120,
     check=False,
-    env={**os.environ},
+    # What JAX sets, and what makes TensorFlow talkative.
+    env={
+      **os.environ,
+      'TF_CPP_MIN_LOG_LEVEL': '1',
+      'TF_ENABLE_ONEDNN_OPTS': '1',
+    },
   )
 
 
@@ -325,6 +330,7 @@ def test_the_door_prepares_or_refuses_in_one_line(
   manifest = json.loads((output / 'manifest.json').read_text())
   assert manifest == prepared.manifest
   assert '7 documents' in done.stdout
+  assert done.stderr == ''
   missing = to_json(make_settings(data_dir=str(folder) + 'x'))
   request.write_text(json.dumps(missing))
   done = run_door(f'--settings={request}', f'--output={tmp_path / "none"}')
