@@ -25,6 +25,7 @@ TABLE = {
   'gin_checks': {'types', 'settings'},
   'configuration': {'types', 'settings', 'gin_checks'},
   'entry': {'types'},
+  'progress': set(),
   'data': {'types'},
   'objectives': {'types'},
   'indexers': {'types'},
@@ -32,10 +33,11 @@ TABLE = {
   'decoding': {'types'},
   'index': {'types', 'decoding'},
   # The indexers, for what codebooks start from.
-  'training': {'types', 'models', 'indexers', 'objectives'},
+  'training': {'types', 'progress', 'models', 'indexers', 'objectives'},
   # The settings of a run come as data from the index.
   'retrieval': {
     'types',
+    'progress',
     'settings',
     'models',
     'decoding',

@@ -1,13 +1,14 @@
 """Encodes a whole corpus: texts to vectors, vectors to identifiers."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gr_jax.progress import Pace
 from gr_jax.retrieval.program import encode_program
 
 # Tokens of a batch. On CPU what fits the caches: MiniLM on two cores encodes
@@ -31,7 +32,7 @@ def encode_texts(
   count: int,
   longest: int,
 ) -> np.ndarray:
-  """Encodes many texts, short ones in short batches.
+  """Encodes many texts, short ones in short batches; shows its pace.
 
   Args:
     encode: [B, S] token ids (0 pads) -> [B, D] vectors; jitted.
@@ -42,37 +43,50 @@ def encode_texts(
   Returns:
     [N, D] vectors in the order of the rows.
   """
-  lengths = padded_lengths(longest)
-  batch_tokens = _BATCH_TOKENS.get(
-    jax.default_backend(), _BATCH_TOKENS_ACCELERATOR
-  )
   out = None
-  for start in range(0, count, _CHUNK):
-    rows = np.arange(start, min(start + _CHUNK, count))
-    tokens = read_tokens(rows)
-    sizes = np.array([len(ids) for ids in tokens])
-    if sizes.max() > longest:
-      raise ValueError(f'a text has {sizes.max()} tokens, more than {longest}')
-    buckets = np.searchsorted(lengths, sizes)
-    for bucket in np.unique(buckets):
-      members = np.flatnonzero(buckets == bucket)
-      length = lengths[bucket]
-      batch = max(batch_tokens // length, 1)
-      for first in range(0, len(members), batch):
-        chosen = members[first : first + batch]
-        # Rows of the padding repeat a real text, as all-padding has no mean.
-        filled = np.resize(chosen, batch)
-        tokens_BS = np.zeros((batch, length), np.int32)
-        for place, member in enumerate(filled):
-          tokens_BS[place, : sizes[member]] = tokens[member]
+  with Pace(count, 'text') as pace:
+    for start in range(0, count, _CHUNK):
+      rows = np.arange(start, min(start + _CHUNK, count))
+      tokens = read_tokens(rows)
+      done = 0
+      for chosen, tokens_BS, share in _batches(tokens, longest):
         vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
         if out is None:
           # Only now is the width known.
           out = np.zeros((count, vectors_BD.shape[1]), vectors_BD.dtype)
         out[rows[chosen]] = vectors_BD[: len(chosen)]
+        done += len(chosen)
+        pace.show(start + done, (start + share * len(rows)) / count)
   if out is None:
     raise ValueError('expected one text or more, got none')
   return out
+
+
+def _batches(
+  tokens: Sequence[np.ndarray], longest: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
+  """Yields the places of texts, their tokens_BS, and the share done by then."""
+  lengths = padded_lengths(longest)
+  batch_tokens = _BATCH_TOKENS.get(
+    jax.default_backend(), _BATCH_TOKENS_ACCELERATOR
+  )
+  sizes = np.array([len(ids) for ids in tokens])
+  if sizes.max() > longest:
+    raise ValueError(f'a text has {sizes.max()} tokens, more than {longest}')
+  buckets = np.searchsorted(lengths, sizes)
+  padded, total = 0, int(np.take(lengths, buckets).sum())
+  for bucket in np.unique(buckets):
+    members = np.flatnonzero(buckets == bucket)
+    length = lengths[bucket]
+    batch = max(batch_tokens // length, 1)
+    for first in range(0, len(members), batch):
+      chosen = members[first : first + batch]
+      # Rows of the padding repeat a real text, as all-padding has no mean.
+      tokens_BS = np.zeros((batch, length), np.int32)
+      for place, member in enumerate(np.resize(chosen, batch)):
+        tokens_BS[place, : sizes[member]] = tokens[member]
+      padded += len(chosen) * length
+      yield chosen, tokens_BS, padded / total
 
 
 def document_vectors(

@@ -9,14 +9,14 @@ import math
 import pathlib
 import socket
 import struct
-import sys
 import time
 from collections.abc import Mapping
 from typing import TextIO
 
 import google_crc32c
 from tensorboard.compat.proto import event_pb2, summary_pb2
-from tqdm import tqdm
+
+from gr_jax.progress import Watcher
 
 _RATE = 'examples_per_second'
 
@@ -48,9 +48,7 @@ class MetricWriter:
     _drop_after(path, first_step)
     self._jsonl = path.open('a', encoding='utf-8')
     self._events = _EventFile(self._directory)
-    self._watcher = _watcher(
-      sys.stderr if stream is None else stream, steps, first_step, line_every
-    )
+    self._watcher = Watcher(steps, 'step', first_step, stream, line_every)
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Logs scalars; they are on disk when this returns.
@@ -65,7 +63,7 @@ class MetricWriter:
     self._jsonl.write(line + '\n')
     self._jsonl.flush()
     self._events.write(step, plain)
-    self._watcher.show(step, plain)
+    self._watcher.show(step, _text(plain))
 
   def close(self) -> None:
     """Closes the files and the bar."""
@@ -130,56 +128,6 @@ def _masked_crc(data: bytes) -> bytes:
   crc = google_crc32c.value(data)
   rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
   return struct.pack('<I', (rotated + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _watcher(stream: TextIO, steps: int, first_step: int, line_every: float):
-  if stream.isatty():
-    return _Bar(stream, steps, first_step)
-  return _Lines(stream, steps, line_every)
-
-
-class _Bar:
-  """A progress bar, for a person."""
-
-  def __init__(self, stream: TextIO, steps: int, first_step: int):
-    self._bar = tqdm(
-      total=steps,
-      initial=first_step,
-      file=stream,
-      unit='step',
-      dynamic_ncols=True,
-    )
-
-  def show(self, step: int, values: Mapping[str, float]) -> None:
-    self._bar.update(step - self._bar.n)
-    self._bar.set_postfix_str(_text(values))
-
-  def close(self) -> None:
-    self._bar.close()
-
-
-class _Lines:
-  """A line every few seconds, for a log file."""
-
-  def __init__(self, stream: TextIO, steps: int, every: float):
-    self._stream, self._steps, self._every = stream, steps, every
-    self._shown = -math.inf
-    self._pending = ''
-
-  def show(self, step: int, values: Mapping[str, float]) -> None:
-    self._pending = f'step {step}/{self._steps} {_text(values)}\n'
-    if time.monotonic() - self._shown >= self._every:
-      self._flush()
-
-  def close(self) -> None:
-    # The last numbers matter most.
-    self._flush()
-
-  def _flush(self) -> None:
-    self._stream.write(self._pending)
-    self._stream.flush()
-    self._pending = ''
-    self._shown = time.monotonic()
 
 
 def _text(values: Mapping[str, float]) -> str:

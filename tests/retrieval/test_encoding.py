@@ -20,7 +20,7 @@ def ragged_tokens(count, longest, seed=0):
 
 @pytest.mark.parametrize(('count', 'longest'), [(1, 3), (50, 70), (400, 40)])
 def test_vectors_come_in_the_order_of_the_texts(monkeypatch, count, longest):
-  monkeypatch.setattr(encoding, 'BATCH_TOKENS', 320)
+  monkeypatch.setattr(encoding, '_BATCH_TOKENS', {'cpu': 320})
   monkeypatch.setattr(encoding, '_CHUNK', 150)
   tokens = ragged_tokens(count, longest)
   model, params = toy.ToyModel(), toy.make_params()
@@ -45,7 +45,7 @@ def test_few_shapes_are_compiled():
   encoding.encode_texts(
     encode, lambda rows: [tokens[row] for row in rows], 3000, 128
   )
-  assert sorted(shapes) == [(64, 128), (85, 96), (128, 64), (256, 32)]
+  assert sorted(shapes) == [(16, 128), (21, 96), (32, 64), (64, 32)]
 
 
 def test_a_text_longer_than_promised_is_refused():
@@ -60,3 +60,20 @@ def test_codes_do_not_depend_on_the_batch(monkeypatch):
     toy.ToyModel(), toy.make_params(), index.vectors_ND
   )
   np.testing.assert_array_equal(codes_NL, index.codes_NL)
+
+
+def test_the_pace_follows_the_tokens_and_ends_with_all(monkeypatch):
+  shown = []
+
+  class Pace(encoding.Pace):
+    def show(self, done, share):
+      shown.append((done, round(share, 3)))
+
+  monkeypatch.setattr(encoding, 'Pace', Pace)
+  monkeypatch.setattr(encoding, '_BATCH_TOKENS', {'cpu': 32})
+  texts = [np.ones(size, np.int32) for size in (32, 8, 8, 8, 8)]
+  encoding.encode_texts(
+    lambda tokens_BS: tokens_BS[:, :1], lambda rows: [texts[r] for r in rows],
+    5, 32,
+  )  # fmt: skip
+  assert shown == [(4, 0.5), (5, 1.0)]
