@@ -90,7 +90,7 @@ class _Bar:
   def __init__(self, stream, total, unit, first, passing):
     self._passing = passing
     # What passes says its pace itself, and for the first second nothing.
-    layout = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {postfix}'
+    layout = '{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}'
     self._bar = tqdm(
       total=total,
       initial=first,

@@ -7,6 +7,7 @@ The same command goes on where an interrupted run stopped.
 """
 
 import argparse
+import contextlib
 import pathlib
 
 from gr_jax import entry
@@ -64,7 +65,6 @@ def _train(settings, run_dir, prepared, mesh):
   from gr_jax.objectives.weighted_sum import bottleneck_alone
   from gr_jax.training import initial, loop, step
   from gr_jax.training.checkpoints import Checkpoints
-  from gr_jax.training.logs import MetricWriter
   from gr_jax.training.mesh import put_batch
   from gr_jax.training.optimizer import make_optimizer
 
@@ -81,29 +81,43 @@ def _train(settings, run_dir, prepared, mesh):
     'examples': prepared.manifest['inputs_sha256'],
   }
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
-  checkpoints = Checkpoints(run_dir / 'checkpoints', training.keep_checkpoints)
-  state, batches = _start(
-    settings, params, axes, optimizer, mesh, texts, checkpoints, hashes
-  )
   make_step = functools.partial(
     step.make_step, model, optimizer, training, seed=settings.seed
   )
-  writer = MetricWriter(run_dir / 'logs', training.steps, int(state.step))
-  loop.train_loop(
-    state=state,
-    dense_step=make_step(bottleneck_alone(settings.objective)),
-    step_fn=make_step(settings.objective),
-    start_codes=functools.partial(_start_codes, settings, texts),
-    batches=batches,
-    put=functools.partial(put_batch, mesh),
-    settings=training,
-    checkpoints=checkpoints,
-    writer=writer,
-    hashes=hashes,
-    hooks=_hooks(settings, run_dir, model, texts),
-  )
-  writer.close()
-  checkpoints.close()
+  folder = run_dir / 'checkpoints'
+  # Whatever ends the loop, a save under way is finished and the logs are shut.
+  with contextlib.ExitStack() as stack:
+    checkpoints = Checkpoints(folder, training.keep_checkpoints)
+    stack.callback(checkpoints.close)
+    state, batches = _start(
+      settings, params, axes, optimizer, mesh, texts, checkpoints, hashes
+    )
+    loop.train_loop(
+      state=state,
+      dense_step=make_step(bottleneck_alone(settings.objective)),
+      step_fn=make_step(settings.objective),
+      start_codes=functools.partial(_start_codes, settings, texts),
+      batches=batches,
+      put=functools.partial(put_batch, mesh),
+      settings=training,
+      checkpoints=checkpoints,
+      writer=_writer(stack, run_dir, training.steps, int(state.step)),
+      hashes=hashes,
+      hooks=_hooks(settings, run_dir, model, texts),
+    )
+
+
+def _writer(stack, run_dir, steps, first_step):
+  """The logs of a run, which process 0 writes for all."""
+  import jax
+
+  from gr_jax.training.logs import MetricWriter
+
+  if jax.process_index():
+    return None
+  writer = MetricWriter(run_dir / 'logs', steps, first_step)
+  stack.callback(writer.close)
+  return writer
 
 
 def _start(settings, params, axes, optimizer, mesh, texts, checkpoints, hashes):

@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import pytest
+from small_run import training
 from tiny_collection import write_collection
 
 from gr_jax import entry, evaluate, index_corpus, prepare, search, train
@@ -19,28 +20,6 @@ DOORS = {
   'search': search,
   'train': train,
 }
-GIN = [
-  '--gin_file=gin/runs/full.gin',
-  '--gin_file=gin/models/t5_1_1_tiny.gin',
-  '--gin.T5Config.vocab_size=256',
-  '--gin.T5Config.emb_dim=16',
-  '--gin.T5Config.num_heads=1',
-  '--gin.T5Config.head_dim=8',
-  '--gin.T5Config.num_encoder_layers=1',
-  '--gin.T5Config.num_decoder_layers=1',
-  '--gin.T5Config.mlp_dim=16',
-  '--gin.RetrieverConfig.width=16',
-  '--gin.ResidualConfig.positions=2',
-  '--gin.ResidualConfig.codes=8',
-  '--gin.PreparationSettings.document_length=16',
-  '--gin.PreparationSettings.query_length=8',
-  '--gin.PreparationSettings.spans_per_document=1',
-  '--gin.PreparationSettings.extractive_per_document=1',
-  '--gin.PreparationSettings.vocabulary_size=160',
-  '--gin.LoaderSettings.batch_size=16',
-  '--gin.SearchSettings.beams=4',
-  '--gin.STEPS=1',
-]
 
 
 def contents(folder):
@@ -69,16 +48,6 @@ def refuse(here, monkeypatch, capfd):
     return lines[0].removeprefix('error: ')
 
   return run
-
-
-def training(*more, run='run', data='data'):
-  """Arguments of a small run."""
-  return [
-    *GIN,
-    f'--gin.RUN_DIR={run}',
-    f'--gin.DATA_DIR={data}',
-    *more,
-  ]
 
 
 @pytest.fixture(autouse=True)

@@ -33,7 +33,7 @@ def train_loop(
     put: function from a numpy batch to device arrays.
     settings: training.state.TrainingSettings.
     checkpoints: training.checkpoints.Checkpoints.
-    writer: training.logs.MetricWriter.
+    writer: training.logs.MetricWriter; None on a process that writes no logs.
     hashes: kept beside every checkpoint, compared on restore.
     hooks: functions (step, state) -> {'name': value}, called every
       `evaluate_every` steps once there are codes.
@@ -44,6 +44,7 @@ def train_loop(
   Raises:
     UserError: a metric is not finite; no checkpoint is written after that.
   """
+  log = _no_log if writer is None else writer.write
   window = _Window()
   for step in range(int(state.step), settings.steps):
     dense = step < settings.dense_steps
@@ -58,15 +59,20 @@ def train_loop(
     # The stages measure different criteria: no window spans both.
     staged = done == settings.dense_steps
     if saving or staged or done % settings.log_every == 0:
-      writer.write(done, window.close(done))
+      log(done, window.close(done))
     if hooks and not dense and (last or done % settings.evaluate_every == 0):
       for hook in hooks:
-        writer.write(done, hook(done, state))
+        log(done, hook(done, state))
       window = _Window()
     if saving:
       checkpoints.save(done, state, batches.get_state(), hashes)
   checkpoints.wait()
   return state
+
+
+def _no_log(step, values):
+  """What process 0 logs is the same everywhere."""
+  del step, values
 
 
 class _Window:

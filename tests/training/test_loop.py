@@ -1,9 +1,14 @@
 """The loop: stages, logs, saves, and what it does with a NaN."""
 
+import contextlib
+import dataclasses
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gr_jax import train
 from gr_jax.training.loop import train_loop
 from gr_jax.training.state import TrainingSettings, TrainState
 from gr_jax.types import UserError
@@ -39,7 +44,7 @@ class Recorder:
     pass
 
 
-def run(settings, first=0, step_fn=None, hooks=()):
+def run(settings, first=0, step_fn=None, hooks=(), logs=True):
   recorder, order = Recorder(), []
 
   def step(name):
@@ -72,7 +77,7 @@ def run(settings, first=0, step_fn=None, hooks=()):
     put=lambda batch: batch,
     settings=settings,
     checkpoints=recorder,
-    writer=recorder,
+    writer=recorder if logs else None,
     hashes={'vocabulary': 'abc'},
     hooks=hooks,
   )
@@ -127,6 +132,26 @@ def test_hooks_run_once_there_are_codes():
   recorder, _ = run(settings, hooks=(hook,))
   assert calls == [(4, 4), (6, 6), (7, 7)]
   assert (6, {'dev/R@10': 0.5}) in recorder.logs
+
+
+def test_only_process_0_writes_logs(tmp_path, monkeypatch):
+  """The others train, evaluate and save alike."""
+  calls = []
+  hook = lambda step, state: calls.append(step) or {'dev/R@10': 0.5}  # noqa: E731
+  settings = dataclasses.replace(SETTINGS, evaluate_every=4)
+  recorder, order = run(settings, hooks=(hook,), logs=False)
+  assert recorder.logs == []
+  assert (len(order), len(recorder.saves), calls) == (8, 2, [4, 7])
+  with contextlib.ExitStack() as stack:
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    assert train._writer(stack, tmp_path, 7, 0) is None
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(jax, 'process_index', lambda: 0)
+    writer = train._writer(stack, tmp_path, 7, 0)
+    writer.write(1, {'loss': 1.0})
+  # Closed with the stack, whatever ended it.
+  with pytest.raises(ValueError, match='closed file'):
+    writer.write(2, {'loss': 1.0})
 
 
 def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
