@@ -5,6 +5,7 @@ Light on purpose: `--help` answers before anything heavy is imported.
 
 import argparse
 import errno
+import io
 import os
 import signal
 import subprocess
@@ -78,13 +79,15 @@ def run_apart(
       [sys.executable, '-m', module, *arguments],
       stdout=subprocess.DEVNULL if silent else None,
       stderr=subprocess.PIPE,
-      text=True,
-      errors='replace',
       env={**os.environ, 'TMPDIR': scratch},
     )
-    with process:
+    # With newline='' a bar, which returns to its start, is passed on too.
+    said = io.TextIOWrapper(
+      process.stderr, encoding='utf-8', errors='replace', newline=''
+    )
+    with process, said:
       try:
-        for line in process.stderr:
+        for line in said:
           if line.startswith(_ERROR):
             reason = line.removeprefix(_ERROR).strip()
           elif line.strip() != _INTERRUPTED:

@@ -33,8 +33,14 @@ def main(arguments: list[str]) -> int:
   parser.add_argument(
     '--output', metavar='PATH', help='folder of the examples, with --settings'
   )
+  parser.add_argument(
+    '--ir_datasets',
+    metavar='ID',
+    help='collection to write to the data_dir of --settings first',
+  )
   flags, overrides = entry.parse_arguments(parser, arguments)
-  if flags.gin_file and not (flags.settings or flags.output):
+  apart = flags.settings or flags.output or flags.ir_datasets
+  if flags.gin_file and not apart:
     _prepare_run(flags.gin_file, overrides)
     return 0
   if flags.gin_file or overrides or not (flags.settings and flags.output):
@@ -42,7 +48,7 @@ def main(arguments: list[str]) -> int:
       'expected either --gin_file with --gin.NAME=VALUE, or --settings with '
       '--output'
     )
-  return _prepare_apart(flags.settings, flags.output)
+  return _prepare_apart(flags.settings, flags.output, flags.ir_datasets)
 
 
 def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
@@ -57,7 +63,9 @@ def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
   print(f'{prepared.directory} is ready')
 
 
-def _prepare_apart(settings_path: str, output: str) -> NoReturn:
+def _prepare_apart(
+  settings_path: str, output: str, collection: str | None
+) -> NoReturn:
   """Prepares in this process, which TensorFlow then owns."""
   from gr_jax import settings as registry
   from gr_jax.data.preparation_settings import PreparationSettings
@@ -86,6 +94,10 @@ def _prepare_apart(settings_path: str, output: str) -> NoReturn:
   # process, all its files are closed and its traceback is out by then.
   atexit.register(os._exit, 1)
   try:
+    if collection is not None:
+      from gr_jax.tasks.ir_datasets import write_collection
+
+      write_collection(collection, settings.data_dir)
     manifest = prepare(settings, output, _beir_tasks)
     print(_summary(manifest, output), flush=True)
     status = 0

@@ -145,9 +145,12 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
     write_python_docs(data_dir)
   preparation = _preparation(settings, run_dir)
   directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
-  if not is_current(preparation, directory):
-    print(f'preparing the examples of {data_dir}', flush=True)
-    _prepare_apart(preparation, directory)
+  collection = ''
+  if settings.data_dir.startswith(run_settings.IR_DATASETS):
+    collection = '' if data_dir.exists() else settings.data_dir
+  if collection or not is_current(preparation, directory):
+    print(f'preparing the examples of {collection or data_dir}', flush=True)
+    _prepare_apart(preparation, directory, collection)
   prepared = PreparedData(directory)
   pieces = prepared.vocabulary().size
   rows = settings.model.encoder.vocab_size
@@ -160,14 +163,16 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   return prepared
 
 
-def _prepare_apart(preparation, directory: pathlib.Path) -> None:
+def _prepare_apart(preparation, directory: pathlib.Path, collection) -> None:
   """Prepares in a process of its own: TensorFlow never enters this one."""
   with tempfile.TemporaryDirectory(prefix='gr_jax_') as scratch:
     request = pathlib.Path(scratch) / 'preparation.json'
     request.write_text(json.dumps(to_json(preparation)), encoding='utf-8')
-    entry.run_apart(
-      'gr_jax.prepare', [f'--settings={request}', f'--output={directory}']
-    )
+    arguments = [f'--settings={request}', f'--output={directory}']
+    if collection:
+      name = collection.removeprefix(run_settings.IR_DATASETS)
+      arguments.append(f'--ir_datasets={name}')
+    entry.run_apart('gr_jax.prepare', arguments)
 
 
 class Texts:

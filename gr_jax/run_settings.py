@@ -24,6 +24,8 @@ from gr_jax.training.state import TrainingSettings
 
 # As data_dir: the documentation of Python itself, written into the run.
 PYTHON_DOCS = 'python_docs'
+# The same with an id of the ir_datasets package behind it.
+IR_DATASETS = 'ir_datasets:'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +34,12 @@ class RunSettings:
 
   Attributes:
     run_dir: folder of the run.
-    data_dir: folder in the BEIR layout, or 'python_docs'.
+    data_dir: folder in the BEIR layout; or 'python_docs' or 'ir_datasets:ID'
+      (as 'ir_datasets:beir/scifact'), which are written into cache_dir.
     cache_dir: folder of data/, prepared/ and vectors/, to share them between
-      runs; empty for the run's own.
+      runs; empty for the run's own. The documentation of Python in it stays
+      as it was written, whatever is installed later: what was trained on it
+      would not fit another.
     encoder_weights: pretrained weights of the encoder (and of the decoder's
       stack where they have one): a folder, 'package:NAME', or
       'hub:ORG/NAME@REVISION'; empty to train from scratch.
@@ -97,6 +102,9 @@ def collection_arguments(
   """
   if settings.data_dir == PYTHON_DOCS:
     folder = cache_dir(settings, run_dir) / 'data'
+  elif settings.data_dir.startswith(IR_DATASETS):
+    name = settings.data_dir.removeprefix(IR_DATASETS)
+    folder = cache_dir(settings, run_dir) / 'data' / name
   else:
     folder = pathlib.Path(settings.data_dir)
   return folder, settings.preparation.max_bad_records

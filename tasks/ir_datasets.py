@@ -8,9 +8,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
-
-import seqio
-from gr_jax.tasks.beir import beir_tasks
+from typing import TYPE_CHECKING
 
 from gr_jax.data.folders import new_folder
 from gr_jax.data.preparation_settings import PreparationSettings
@@ -18,7 +16,15 @@ from gr_jax.data.text_examples import make_plan
 from gr_jax.data.vocabularies import Vocabulary
 from gr_jax.types import UserError, near_miss
 
+if TYPE_CHECKING:
+  import seqio
+
 _HEADER = 'query-id\tcorpus-id\tscore\n'
+_SPLITS = {
+  'train': ('train',),
+  'dev': ('dev', 'validation'),
+  'test': ('test',),
+}
 _TEXT_FIELDS = ('text', 'body', 'abstract', 'contents', 'description')
 
 
@@ -27,7 +33,7 @@ def ir_datasets_tasks(
   directory: str | pathlib.Path,
   settings: PreparationSettings,
   vocabulary: Vocabulary,
-) -> dict[str, seqio.Task]:
+) -> 'dict[str, seqio.Task]':
   """Makes the Tasks, writing the collection first where it is missing.
 
   Args:
@@ -43,6 +49,9 @@ def ir_datasets_tasks(
   Raises:
     UserError: for an unknown id.
   """
+  # Here: the collection is written before anything takes TensorFlow's seconds.
+  from gr_jax.tasks.beir import beir_tasks
+
   directory = pathlib.Path(directory)
   if not directory.exists():
     write_ir_datasets(
@@ -51,6 +60,49 @@ def ir_datasets_tasks(
   settings = dataclasses.replace(settings, data_dir=str(directory))
   ids_path = directory.with_name(f'{directory.name}.document_ids.txt')
   return beir_tasks(make_plan(settings, ids_path), vocabulary)
+
+
+def write_collection(name: str, directory: str | pathlib.Path) -> None:
+  """Writes a collection by its id with the splits that it has.
+
+  Args:
+    name: as 'beir/scifact'; NAME/train, NAME/dev (or NAME/validation) and
+      NAME/test become the splits, and without a NAME/test the judgements of
+      NAME itself are the test.
+    directory: where.
+
+  Raises:
+    UserError: for an unknown id, one without judgements, or a failed download.
+  """
+  whole = _load(name)
+  found = {}
+  for split, endings in _SPLITS.items():
+    for ending in endings:
+      part = _registered(f'{name}/{ending}')
+      if part is not None and split not in found and _is_judged(part):
+        found[split] = part
+  if 'test' not in found and _is_judged(whole):
+    found['test'] = whole
+  if not found:
+    raise UserError(f'ir_datasets:{name} has no judged queries{_judged(name)}')
+  try:
+    write_ir_datasets(found, directory)
+  # What requests raises are OSErrors.
+  except (OSError, RuntimeError) as error:
+    # ir_datasets lists every attempt behind its reason.
+    reason = error.args[0] if isinstance(error, RuntimeError) else error
+    raise UserError(
+      f'ir_datasets:{name} could not be fetched and written: {reason}'
+    ) from error
+
+
+def _judged(name: str) -> str:
+  """'; these parts have: ...', where there are such."""
+  import ir_datasets
+
+  parts = [key for key in ir_datasets.registry if key.startswith(f'{name}/')]
+  judged = [key for key in parts if _is_judged(ir_datasets.load(key))]
+  return f'; these parts have: {", ".join(judged[:8])}' if judged else ''
 
 
 def write_ir_datasets(
@@ -87,6 +139,17 @@ def write_ir_datasets(
 
 
 def _load(name: str):
+  found = _registered(name)
+  if found is None:
+    import ir_datasets
+
+    known = list(ir_datasets.registry)
+    raise UserError(f'ir_datasets has no {name!r}{near_miss(name, known)}')
+  return found
+
+
+def _registered(name: str):
+  """The dataset of an id, None when there is no such id."""
   try:
     import ir_datasets
   except ImportError as error:
@@ -95,11 +158,12 @@ def _load(name: str):
     ) from error
   try:
     return ir_datasets.load(name)
-  except KeyError as error:
-    known = list(ir_datasets.registry)
-    raise UserError(
-      f'ir_datasets has no {name!r}{near_miss(name, known)}'
-    ) from error
+  except KeyError:
+    return None
+
+
+def _is_judged(dataset) -> bool:
+  return dataset.has_docs() and dataset.has_queries() and dataset.has_qrels()
 
 
 def _write_corpus(dataset, path: pathlib.Path) -> None:

@@ -103,7 +103,7 @@ def test_help_shows_how_to_override(parser):
 DOOR = """
 import os, signal, sys, tempfile
 print('a result')
-print('a warning', file=sys.stderr)
+print('a bar\\ra warning', file=sys.stderr)
 what = sys.argv[1]
 open(os.path.join(tempfile.gettempdir(), 'left'), 'w').write(what)
 open(sys.argv[2], 'w').write(tempfile.gettempdir())
@@ -137,7 +137,7 @@ def test_a_door_run_apart(what, reason, tmp_path, monkeypatch, capfd):
     with pytest.raises(UserError, match=reason):
       entry.run_apart('adoor', arguments)
   captured = capfd.readouterr()
-  assert captured.err.startswith('a warning\n')
+  assert captured.err.startswith('a bar\ra warning\n')
   assert 'error: ' not in captured.err.replace('ValueError: ', '')
   assert ('a bug' in captured.err) == (what == 'bug')
   scratch = (tmp_path / 'scratch').read_text()
