@@ -21,7 +21,7 @@ _INTERRUPTED = 'interrupted'
 # What a disk refuses: whoever runs the door can help it, no traceback can.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # Seconds that an interrupted process has to tidy up.
-_TIDY_SECONDS = 5.0
+_TIDY_SECONDS = 3.0
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
@@ -107,11 +107,12 @@ def run_apart(
 
 
 def _end(process: subprocess.Popen) -> None:
-  """Waits for a process that a terminal interrupted too, or stops it."""
-  try:
-    process.wait(_TIDY_SECONDS)
-  except subprocess.TimeoutExpired:
-    process.terminate()
+  """Ends a process; a terminal has interrupted it together with this one."""
+  for kind in (signal.SIGINT, signal.SIGKILL):
+    try:
+      process.wait(_TIDY_SECONDS)
+    except subprocess.TimeoutExpired:
+      process.send_signal(kind)
 
 
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:

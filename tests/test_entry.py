@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,8 @@ import pytest
 
 from gr_jax import entry
 from gr_jax.types import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def run_door(monkeypatch, main, *arguments):
@@ -151,3 +155,31 @@ def test_a_disk_that_refuses_is_one_line(monkeypatch, capsys):
   assert run_door(monkeypatch, main) == 2
   line = capsys.readouterr().err
   assert line == 'error: runs/x: No space left on device\n'
+
+
+def test_an_interrupt_of_the_caller_alone_ends_the_door_tidily(tmp_path):
+  (tmp_path / 'adoor.py').write_text(
+    'import pathlib, sys, time\n'
+    'from gr_jax import entry\n'
+    'def main(arguments):\n'
+    '  pathlib.Path(arguments[0]).touch()\n'
+    '  try:\n'
+    '    time.sleep(60)\n'
+    '  finally:\n'
+    '    pathlib.Path(arguments[0]).unlink()\n'
+    'entry.run_main(main)\n'
+  )
+  begun = tmp_path / 'begun'
+  code = 'import sys\nfrom gr_jax import entry\nentry.run_main(lambda a:'
+  process = subprocess.Popen(
+    [sys.executable, '-c', f'{code} entry.run_apart("adoor", a))', str(begun)],
+    stderr=subprocess.PIPE,
+    text=True,
+    env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
+  )
+  while not begun.exists():
+    assert process.poll() is None
+  process.send_signal(signal.SIGINT)
+  assert process.communicate(timeout=30)[1] == 'interrupted\n'
+  assert process.returncode == 130
+  assert not begun.exists()
