@@ -27,6 +27,7 @@ from gr_jax.gin_checks import (
   Reference,
   check_macros,
   check_reachable,
+  macros,
 )
 from gr_jax.settings import (
   field_types,
@@ -54,6 +55,8 @@ ALLOWED_IMPORTS = ('gr_jax',)
 _COMMAND_LINE = 'command line'
 _OVERRIDE = re.compile(r'[A-Za-z_][\w./]*')
 _bindings: dict[tuple[str, str, str], Binding] = {}
+# Macros whose use an override took the place of, and where.
+_replaced: dict[str, str] = {}
 
 
 class _Delegate(config_parser.ParserDelegate):
@@ -113,12 +116,13 @@ def parse(
     UserError: for whatever is unknown, doubly bound or unused.
   """
   _bindings.clear()
+  _replaced.clear()
   seen: set[pathlib.Path] = set()
   for path in gin_files:
     _read_file(resolve(path), (), seen, tuple(allowed_imports))
   for override in overrides:
     _add(_parse_override(override))
-  check_macros(_bindings)
+  check_macros(_bindings, _replaced)
   gin.clear_config()
   for cls in registered().values():
     _configurable(cls)
@@ -285,6 +289,8 @@ def _add(binding: Binding) -> None:
       f' {earlier.where}); keep one, or bind it in the file that includes'
       ' the other, after the include'
     )
+  for macro in macros(earlier.value) if earlier else ():
+    _replaced[macro] = binding.where
   # A dict keeps its order: the winner is bound where it was written.
   _bindings.pop(key, None)
   _bindings[key] = binding

@@ -84,12 +84,17 @@ class Binding:
 Bindings = Mapping[tuple[str, str, str], Binding]
 
 
-def check_macros(bindings: Bindings) -> None:
-  """Refuses macros that are used and not bound, or bound and not used."""
+def check_macros(bindings: Bindings, replaced: Mapping[str, str]) -> None:
+  """Refuses macros that are used and not bound, or bound and not used.
+
+  Args:
+    bindings: the recorded statements.
+    replaced: macro to the override that took the place of its use.
+  """
   bound = {b.name for b in bindings.values() if not b.field}
   used: dict[str, str] = {}
   for binding in bindings.values():
-    for macro in _macros(binding.value):
+    for macro in macros(binding.value):
       used.setdefault(macro, binding.where)
   for name, where in used.items():
     if name not in bound and name not in REQUIRED:
@@ -99,6 +104,11 @@ def check_macros(bindings: Bindings) -> None:
     if not binding.field and binding.name not in used:
       options = set(used) - set(REQUIRED) - {binding.name}
       hint = near_miss(binding.name, options)
+      if binding.name in replaced:
+        hint = (
+          f' since {replaced[binding.name]} took its place: override the macro'
+          ' instead'
+        )
       raise UserError(
         f'{binding.where}: nothing uses the macro {binding.name}{hint}'
       )
@@ -205,11 +215,12 @@ def _children(value: Any) -> list:
   return list(value) if isinstance(value, (list, tuple)) else []
 
 
-def _macros(value: Any) -> Iterator[str]:
+def macros(value: Any) -> Iterator[str]:
+  """Names of the macros inside a recorded value."""
   if isinstance(value, Macro):
     yield value.name
   for child in _children(value):
-    yield from _macros(child)
+    yield from macros(child)
 
 
 def _references(value: Any) -> Iterator[Reference]:

@@ -112,6 +112,10 @@ SETTINGS = {
     ['--gin.STEP=3'],
     "nothing uses the macro STEP (did you mean 'STEPS'?)",
   ),
+  'macro that is not used any more': (
+    ['--gin.PreparationSettings.vocabulary=v.model'],
+    'VOCABULARY since --gin.PreparationSettings.vocabulary took its place',
+  ),
   'wrong type': (
     ['--gin.SEED=many'],
     "RunSettings.seed expects int, got str 'many'",
