@@ -1,5 +1,7 @@
 """Parameters at step 0: drawn, imported, and codebooks from k-means."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,12 @@ from gr_jax.types import UserError, near_miss
 
 # Vectors that k-means sees: more change the centres little and cost memory.
 KMEANS_SAMPLE = 262_144
+
+# Free to choose whatever the weights were trained with.
+_TRAINING_ONLY = ('dtype', 'dropout_rate', 'initializer_stddev')
+# What one half of a T5 does not read; the retriever has no text head.
+_DECODER_ONLY = ('num_decoder_layers', 'logits_via_embedding')
+_ENCODER_ONLY = ('num_encoder_layers', 'logits_via_embedding', 'vocab_size')
 
 INITIALISATIONS = ('documents', 'queries', 'half', 'none')
 
@@ -51,6 +59,10 @@ def init_params(model, seed):
 def import_params(params, config, source):
   """Puts pretrained weights in place of drawn ones.
 
+  A T5 with a decoder gives the code decoder's stack too: its first layers
+  when the stack has fewer (the position bias is the first layer's, so they
+  work without the others), nothing when the stack has none.
+
   Args:
     params: from `init_params`.
     config: RetrieverConfig.
@@ -63,35 +75,59 @@ def import_params(params, config, source):
     return params, ''
   if isinstance(config.encoder, BertConfig):
     found, encoder, provenance = import_weights.import_bert(source)
-  else:
-    found, weights, provenance = import_weights.import_t5(source)
-    encoder = import_weights.encoder_params(weights)
-    if 'decoder' in weights:
-      stack = import_weights.decoder_params(weights)
-      decoder = {**params['decoder'], 'stack': stack}
-      _check_shapes(params['decoder'], decoder, source)
-      params = {**params, 'decoder': decoder}
-  _check_shapes(params['encoder'], encoder, f'{source} ({found})')
-  return {**params, 'encoder': encoder}, provenance.sha256
+    _check_config(config.encoder, found, 'RetrieverConfig.encoder', source)
+    return {**params, 'encoder': encoder}, provenance.sha256
+  found, weights, provenance = import_weights.import_t5(source)
+  _check_config(
+    config.encoder, found, 'RetrieverConfig.encoder', source, _DECODER_ONLY
+  )
+  params = {**params, 'encoder': import_weights.encoder_params(weights)}
+  stack = config.decoder.stack
+  if 'decoder' in weights and stack.num_decoder_layers:
+    name = 'CodeDecoderConfig.stack'
+    _check_config(stack, found, name, source, _ENCODER_ONLY)
+    layers = _first_layers(
+      import_weights.decoder_params(weights), stack.num_decoder_layers
+    )
+    params = {**params, 'decoder': {**params['decoder'], 'stack': layers}}
+  return params, provenance.sha256
 
 
-def _check_shapes(wanted, given, source):
-  """Refuses weights of another size, naming the first that differs."""
+def _check_config(wanted, found, place, source, unread=()):
+  """Refuses weights of another model: its shapes alone do not tell it.
 
-  def shapes(tree):
-    return {
-      jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
-      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-    }
+  Args:
+    wanted: the configuration of the part that takes the weights.
+    found: that of the weights.
+    place: setting that holds `wanted`.
+    source: of the weights.
+    unread: fields that this part does not read.
+  """
+  kind = type(wanted).__name__
+  changes = []
+  for field in dataclasses.fields(wanted):
+    name = field.name
+    ours, theirs = getattr(wanted, name), getattr(found, name)
+    # Fewer layers of a decoder are its first ones.
+    shallower = name == 'num_decoder_layers' and ours < theirs
+    if name in (*_TRAINING_ONLY, *unread) or ours == theirs or shallower:
+      continue
+    changes.append(f'{kind}.{name} = {theirs!r} (it is {ours!r})')
+  if changes:
+    raise UserError(
+      f'the weights of {source} do not fit {place}: set {", ".join(changes)}, '
+      'or choose other RunSettings.encoder_weights'
+    )
 
-  wanted, given = shapes(wanted), shapes(given)
-  for name in sorted({*wanted, *given}):
-    if wanted.get(name) != given.get(name):
-      raise UserError(
-        f'the model has {name} {wanted.get(name)}, the weights of {source} '
-        f'have {given.get(name)}: set the sizes of RetrieverConfig to those '
-        'of the weights'
-      )
+
+def _first_layers(stack, count):
+  """The parameters of a decoder stack of `count` layers out of a deeper one."""
+  keep = {f'layers_{i}' for i in range(count)}
+  return {
+    name: value
+    for name, value in stack.items()
+    if name in keep or not name.startswith('layers_')
+  }
 
 
 def starting_vectors(documents_ND, query_vectors, documents_of_queries, kind):
