@@ -17,7 +17,7 @@ class Rankings:
       NO_DOC where there is nothing more.
     scores_BC: scores of those documents, not increasing along C.
     documents_scored_B: distinct documents that received a final score.
-    code_scores_B: products of a decoder state with a code; 0 for systems
+    code_scores_B: scores of a code for a beam; 0 for systems
       without a decoder.
   """
 

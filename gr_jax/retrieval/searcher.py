@@ -103,7 +103,8 @@ class SearchBatch:
     generative_BC: scores of their identifiers.
     dense_BC: dot products with the queries' vectors.
     documents_scored_B: distinct documents that received a final score.
-    code_scores_B: products of a decoder state with a code, W x L x K.
+    code_scores_B: scores of a code for a beam: K for the root, then W x K for
+      each of the L - 1 codes that follow.
   """
 
   documents_BC: np.ndarray
@@ -239,8 +240,10 @@ class Searcher:
       # In steps as well: 5 documents or 10 are one program.
       k=min(capacity(k), self._room),
     )
-    # The decoder scores all codes of the widest level at every position.
-    products = self._width * length * max(self.index.trie.code_sizes)
+    # All codes of the widest level are scored at every position, the first
+    # for the root alone.
+    prefixes = 1 + self._width * (length - 1)
+    code_scores = prefixes * max(self.index.trie.code_sizes)
     places = ((0, 0), (0, max(k - self._room, 0)))
 
     def host(rows, missing):
@@ -254,7 +257,7 @@ class Searcher:
       generative_BC=host(ranked.generative_BC, floor),
       dense_BC=host(ranked.dense_BC, floor),
       documents_scored_B=np.asarray(scored_B)[:count],
-      code_scores_B=np.full(count, products, np.int64),
+      code_scores_B=np.full(count, code_scores, np.int64),
     )
 
   def _hits(self, found: SearchBatch, row: int) -> list[Hit]:

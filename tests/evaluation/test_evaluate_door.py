@@ -53,7 +53,7 @@ def test_the_table_and_its_files(run_dir, capsys):
   assert rows['exact dense']['documents_scored_per_query'] == DOCUMENTS
   assert rows['exact dense']['R@100'] == 1
   assert 1 <= rows['gr_jax']['documents_scored_per_query'] <= 9
-  assert rows['gr_jax']['code_scores_per_query'] == 4 * 2 * 4
+  assert rows['gr_jax']['code_scores_per_query'] == 4 + 4 * 4
   assert found['dataset'] == 'toy'
   assert (found['split'], found['documents']) == ('test', DOCUMENTS)
   assert (found['seed'], found['command']) == (7, 'the command')

@@ -67,7 +67,7 @@ def test_scoring_all_documents_equals_numpy(dtype):
   )
   assert found.documents_scored_B.tolist() == [200] * len(QUERIES)
   # As many beams as there is room for documents: 208 for 200.
-  assert found.code_scores_B.tolist() == [208 * 3 * 6] * len(QUERIES)
+  assert found.code_scores_B.tolist() == [6 + 208 * 2 * 6] * len(QUERIES)
 
 
 def test_the_budget_takes_the_first_documents_in_generative_order():
@@ -132,7 +132,8 @@ def test_fewer_documents_than_beams_and_than_places():
 
 def test_hits_say_what_was_found():
   index = toy.make_index()
-  hits = make_searcher(index).search(QUERIES[:1], 3)[0]
+  searcher = make_searcher(index, generative_weight=0.02)
+  hits = searcher.search(QUERIES[:1], 3)[0]
   assert len(hits) == 3
   for hit in hits:
     assert hit.document_id == f'd{hit.document}'
