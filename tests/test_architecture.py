@@ -26,17 +26,19 @@ TABLE = {
   'configuration': {'types', 'settings', 'gin_checks'},
   'entry': {'types'},
   'progress': set(),
+  'locks': {'types'},
   'data': {'types'},
   'objectives': {'types'},
   'indexers': {'types'},
   'models': {'types', 'indexers', 'objectives'},
   'decoding': {'types'},
-  'index': {'types', 'decoding'},
+  'index': {'types', 'locks', 'decoding'},
   # The indexers, for what codebooks start from.
   'training': {'types', 'progress', 'models', 'indexers', 'objectives'},
   # The settings of a run come as data from the index.
   'retrieval': {
     'types',
+    'locks',
     'progress',
     'settings',
     'models',

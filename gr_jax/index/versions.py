@@ -7,13 +7,13 @@ index/.building/  only while a build runs, or after one was killed
 """
 
 import contextlib
-import fcntl
 import os
 import pathlib
 import re
 import shutil
 from collections.abc import Iterator
 
+from gr_jax import locks
 from gr_jax.index import manifest
 from gr_jax.types import UserError
 
@@ -56,8 +56,8 @@ def new_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
     The folder to fill.
   """
   _refuse_foreign(path)
-  path.mkdir(parents=True, exist_ok=True)
-  with _locked(path):
+  lock = path / _LOCK
+  with locks.held(lock, f'building {path}', 'name another folder'):
     number = _remove_leftovers(path)
     building = path / _BUILDING
     building.mkdir()
@@ -124,20 +124,6 @@ def _remove_leftovers(path: pathlib.Path) -> int:
   if (path / _BUILDING).exists():
     shutil.rmtree(path / _BUILDING)
   return number
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-  """Holds the index against a second writer; the system frees it on death."""
-  with (path / _LOCK).open('w') as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UserError(
-        f'another process is building {path}: wait for it, or name another'
-        ' folder'
-      ) from error
-    yield
 
 
 def _sync_tree(directory: pathlib.Path) -> None:
