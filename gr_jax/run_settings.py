@@ -21,6 +21,7 @@ from gr_jax.training.mesh import MeshSettings
 from gr_jax.training.optimizer import OptimizerSettings
 from gr_jax.training.schedules import Schedule
 from gr_jax.training.state import TrainingSettings
+from gr_jax.types import UserError
 
 # As data_dir: the documentation of Python itself, written into the run.
 PYTHON_DOCS = 'python_docs'
@@ -65,6 +66,14 @@ class RunSettings:
   training: TrainingSettings = TrainingSettings()
   mesh: MeshSettings = MeshSettings()
   search: SearchSettings = SearchSettings()
+
+  def __post_init__(self):
+    if self.training.dense_steps and not self.objective.bottleneck:
+      raise UserError(
+        f'the first {self.training.dense_steps} steps train the bottleneck '
+        'alone, and ObjectiveSettings.bottleneck is 0: set '
+        'TrainingSettings.dense_fraction = 0, or a weight'
+      )
 
 
 register(
@@ -117,7 +126,8 @@ def control(
 
   Args:
     settings: of the run.
-    name: 'random_ids' (codes drawn at random, everything else alike) or
+    name: 'random_ids' (codes drawn at random, their codewords learned from
+      generation, vectors from the bottleneck; same model and budget) or
       'dense_only' (the encoder trained on InfoNCE alone).
     run_dir: of the run, whose caches the control shares.
 
@@ -133,10 +143,18 @@ def control(
       codes=settings.model.codes,
       seed=settings.seed,
     )
-    model = dataclasses.replace(
-      settings.model, indexer=indexer, indexer_gradient=1.0
+    # Codewords without meaning learn from generation alone; the criteria that
+    # tie vectors to their codewords would only harm the vectors.
+    return dataclasses.replace(
+      shared,
+      model=dataclasses.replace(
+        settings.model, indexer=indexer, indexer_gradient=1.0
+      ),
+      objective=dataclasses.replace(
+        bottleneck_alone(settings.objective),
+        generation=settings.objective.generation,
+      ),
     )
-    return dataclasses.replace(shared, model=model)
   return dataclasses.replace(
     shared, objective=bottleneck_alone(settings.objective)
   )

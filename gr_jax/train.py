@@ -70,7 +70,10 @@ def _train(settings, run_dir, prepared, mesh):
 
   training = settings.training
   model = Retriever(settings.model)
-  optimizer = make_optimizer(training.optimizer, training.steps)
+  # A stage each: moments and rate start anew when codes and decoder do.
+  dense_steps = training.dense_steps
+  dense_optimizer = make_optimizer(training.optimizer, dense_steps)
+  optimizer = make_optimizer(training.optimizer, training.steps - dense_steps)
   params, axes = initial.init_params(model, settings.seed)
   params, weights_sha256 = initial.import_params(
     params, settings.model, settings.encoder_weights
@@ -82,7 +85,7 @@ def _train(settings, run_dir, prepared, mesh):
   }
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
   make_step = functools.partial(
-    step.make_step, model, optimizer, training, seed=settings.seed
+    step.make_step, model, settings=training, seed=settings.seed
   )
   folder = run_dir / 'checkpoints'
   # Whatever ends the loop, a save under way is finished and the logs are shut.
@@ -94,9 +97,14 @@ def _train(settings, run_dir, prepared, mesh):
     )
     loop.train_loop(
       state=state,
-      dense_step=make_step(bottleneck_alone(settings.objective)),
-      step_fn=make_step(settings.objective),
-      start_codes=functools.partial(_start_codes, settings, texts),
+      dense_step=make_step(
+        optimizer=dense_optimizer,
+        objective_settings=bottleneck_alone(settings.objective),
+      ),
+      step_fn=make_step(
+        optimizer=optimizer, objective_settings=settings.objective
+      ),
+      start_codes=functools.partial(_start_codes, settings, texts, optimizer),
       batches=batches,
       put=functools.partial(put_batch, mesh),
       settings=training,
@@ -146,10 +154,18 @@ def _start(settings, params, axes, optimizer, mesh, texts, checkpoints, hashes):
   return restored.state, batches
 
 
-def _start_codes(settings, texts, state):
-  """The state with codebooks from k-means, where the indexer wants them."""
+def _start_codes(settings, texts, optimizer, state):
+  """The state of the second stage: codebooks from k-means, a new optimizer."""
+  import jax
+
   from gr_jax.training import initial
 
+  fresh = jax.tree.map(
+    lambda new, old: jax.device_put(new, old.sharding),
+    optimizer.init(state.params),
+    state.opt_state,
+  )
+  state = state.replace(opt_state=fresh)
   kind = initial.codebook_start(settings.model)
   if kind == 'none':
     return state

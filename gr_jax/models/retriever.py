@@ -38,7 +38,7 @@ class RetrieverConfig:
   decoder: CodeDecoderConfig = CodeDecoderConfig()
   width: int = 384
   pooling: str = 'mean'
-  indexer_gradient: float = 0.3
+  indexer_gradient: float = 0.1
 
   @property
   def positions(self):

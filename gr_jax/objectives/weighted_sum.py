@@ -31,8 +31,8 @@ class ObjectiveSettings:
 
   generation: float = 1.0
   bottleneck: float = 1.0
-  quantised: float = 0.5
-  consistency: float = 0.5
+  quantised: float = 2.0
+  consistency: float = 2.0
   commitment: float = 1.0
   position_entropy: float = 0.5
   density: float = 0.5

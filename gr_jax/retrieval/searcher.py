@@ -34,7 +34,7 @@ class SearchSettings:
   beams: int = 100
   fraction: float = 0.05
   documents_scored: int | None = None
-  generative_weight: float = 0.02
+  generative_weight: float = 0.005
   dense_weight: float = 1.0
   batch_sizes: tuple[int, ...] = (1, 32)
   vector_type: str = 'float16'

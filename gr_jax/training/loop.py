@@ -60,12 +60,12 @@ def train_loop(
     staged = done == settings.dense_steps
     if saving or staged or done % settings.log_every == 0:
       log(done, window.close(done))
+    if saving:
+      checkpoints.save(done, state, batches.get_state(), hashes)
     if hooks and not dense and (last or done % settings.evaluate_every == 0):
       for hook in hooks:
         log(done, hook(done, state))
       window = _Window()
-    if saving:
-      checkpoints.save(done, state, batches.get_state(), hashes)
   checkpoints.wait()
   return state
 

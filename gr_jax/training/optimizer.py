@@ -8,6 +8,10 @@ import optax
 from gr_jax.training.schedules import learning_rate
 from gr_jax.types import UserError, near_miss
 
+# Adafactor's rate is relative to a parameter's size. One that starts at zero,
+# as the code decoder's output map does, moves like one of the usual size.
+_LEAST_SCALE = 0.02
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerSettings:
@@ -15,9 +19,9 @@ class OptimizerSettings:
 
   Attributes:
     name: 'adamw', 'adafactor' or 'lion'.
-    learning_rate: peak rate.
-    warmup: fraction of the steps in which the rate rises linearly; it falls to
-      zero as a cosine after that.
+    learning_rate: peak rate of both stages.
+    warmup: fraction of a stage's steps in which the rate rises linearly; it
+      falls to zero as a cosine after that.
     weight_decay: decoupled, per unit of rate, not applied to vectors.
     clip: largest global norm of the gradient.
     codebook_rate: factor on the rate of the codebooks (RepCONC, arXiv
@@ -33,25 +37,25 @@ class OptimizerSettings:
 
 
 def make_optimizer(settings, steps):
-  """An optax transformation of `settings` for `steps` steps."""
+  """An optax transformation of `settings` for a stage of `steps` steps."""
   rate = learning_rate(settings.learning_rate, settings.warmup, steps)
 
   # Rank-1 parameters are scales and biases, which decay only harms.
   def matrices(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
+  decay = settings.weight_decay
   kinds = {
-    'adamw': lambda: optax.adamw(
-      rate, weight_decay=settings.weight_decay, mask=matrices
+    'adamw': lambda: optax.adamw(rate, weight_decay=decay, mask=matrices),
+    # optax.adafactor decays by the step and not by the rate.
+    'adafactor': lambda: optax.chain(
+      optax.scale_by_factored_rms(),
+      optax.clip_by_block_rms(1.0),
+      optax.scale_by_param_block_rms(_LEAST_SCALE),
+      optax.add_decayed_weights(decay, mask=matrices),
+      optax.scale_by_learning_rate(rate),
     ),
-    'adafactor': lambda: optax.adafactor(
-      rate,
-      weight_decay_rate=settings.weight_decay or None,
-      weight_decay_mask=matrices,
-    ),
-    'lion': lambda: optax.lion(
-      rate, weight_decay=settings.weight_decay, mask=matrices
-    ),
+    'lion': lambda: optax.lion(rate, weight_decay=decay, mask=matrices),
   }
   if settings.name not in kinds:
     raise UserError(

@@ -7,7 +7,7 @@ import optax
 from gr_jax.objectives.weighted_sum import objective
 
 
-def make_step(model, optimizer, settings, objective_settings, *, seed):
+def make_step(model, *, optimizer, settings, objective_settings, seed):
   """The training step as a jitted function that donates its state.
 
   Args:
@@ -47,7 +47,9 @@ def make_step(model, optimizer, settings, objective_settings, *, seed):
     parts = settings.accumulate
 
     def split(x):
-      return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+      # Every device keeps rows of each microbatch, as it has rows of all.
+      rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+      return rows.swapaxes(0, 1)
 
     grads, metrics = jax.lax.scan(
       microstep,

@@ -61,7 +61,11 @@ def start(train_encoder=False, settings=SETTINGS):
 def stepper(settings=SETTINGS, objective=None):
   _, optimizer = start(settings=settings)
   return make_step(
-    MODEL, optimizer, settings, objective or ObjectiveSettings(), seed=0
+    MODEL,
+    optimizer=optimizer,
+    settings=settings,
+    objective_settings=objective or ObjectiveSettings(),
+    seed=0,
   )
 
 
@@ -77,11 +81,18 @@ def test_the_decoder_learns_the_codes():
   fast = dataclasses.replace(
     SETTINGS, optimizer=OptimizerSettings(learning_rate=0.02)
   )
-  step = stepper(fast)
+  alone = dataclasses.replace(
+    bottleneck_alone(ObjectiveSettings()), bottleneck=0.0, generation=1.0
+  )
+  step = stepper(fast, alone)
   state, _ = start(settings=fast)
+  # Queries that say nothing of their documents: geometry does not help.
+  unrelated = batch() | {
+    'query_vectors': jax.random.normal(jax.random.key(7), (8, 8))
+  }
   losses = []
   for _ in range(SETTINGS.steps):
-    state, metrics = step(state, batch())
+    state, metrics = step(state, unrelated)
     total, count = metrics['generation']
     losses.append(float(total) / float(count))
   assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
@@ -149,6 +160,24 @@ def test_every_optimizer_moves_every_part(name):
       )
     ]
     assert any(moved), part
+
+
+@pytest.mark.parametrize('name', ['adamw', 'adafactor', 'lion'])
+def test_weight_decay_is_per_unit_of_rate(name):
+  params = {'kernel': jnp.ones((2, 2)), 'scale': jnp.ones(2)}
+  optimizer = make_optimizer(
+    OptimizerSettings(
+      name=name, learning_rate=0.1, warmup=0.5, weight_decay=0.01
+    ),
+    steps=2,
+  )
+  state = optimizer.init(params)
+  zeros = jax.tree.map(jnp.zeros_like, params)
+  # The rate of the first step is 0, that of the second the peak.
+  for shrinks in (0.0, 0.1 * 0.01):
+    updates, state = optimizer.update(zeros, state, params)
+    np.testing.assert_allclose(updates['kernel'], -shrinks, atol=1e-7)
+    np.testing.assert_allclose(updates['scale'], 0.0, atol=1e-7)
 
 
 def test_an_unknown_optimizer_is_refused_with_a_near_miss():
