@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
+from gr_jax import locks
 from gr_jax.retrieval.encoding import encode_texts
 
 _MARK = 'vectors.json'
@@ -51,43 +52,74 @@ def frozen_vectors(
   Returns:
     The vectors of the documents and of the queries of each source.
   """
-  _start_folder(directory, fingerprint)
-
-  def table(name, read_tokens, count, longest):
-    path = directory / f'{name}.npy'
-    if not path.exists():
-      report(f'encoding {count:,} texts of {name!r}, once for all runs here')
-      vectors = encode_texts(encode, read_tokens, count, longest)
-      partial = path.with_suffix('.partial.npy')
-      np.save(partial, vectors)
-      os.replace(partial, path)
-    return np.load(path, mmap_mode='r', allow_pickle=False)
-
-  return FrozenVectors(
-    documents=table(
-      'documents',
+  texts = {
+    'documents': (
       prepared.document_tokens,
       len(prepared.document_ids),
       prepared.document_length,
-    ),
-    queries={
-      name: table(
-        f'queries_{name}',
-        prepared.sources[name].query_tokens,
-        len(prepared.sources[name]),
-        prepared.query_length,
-      )
-      for name in sources
-    },
+    )
+  }
+  for name in sources:
+    source = prepared.sources[name]
+    texts[f'queries_{name}'] = (
+      source.query_tokens,
+      len(source),
+      prepared.query_length,
+    )
+  paths = {name: directory / f'{name}.npy' for name in texts}
+  if not _is_of(directory, fingerprint) or not all(
+    path.exists() for path in paths.values()
+  ):
+    with locks.held(
+      directory.with_name(f'.{directory.name}.lock'),
+      f'encoding texts into {directory}',
+      'choose another cache_dir',
+    ):
+      _start_folder(directory, fingerprint)
+      for name, (read_tokens, count, longest) in texts.items():
+        if not paths[name].exists():
+          report(
+            f'encoding {count:,} texts of {name!r}, once for all runs here'
+          )
+          _save(paths[name], encode_texts(encode, read_tokens, count, longest))
+  tables = {
+    name: np.load(path, mmap_mode='r', allow_pickle=False)
+    for name, path in paths.items()
+  }
+  return FrozenVectors(
+    documents=tables['documents'],
+    queries={name: tables[f'queries_{name}'] for name in sources},
   )
 
 
-def _start_folder(directory: pathlib.Path, fingerprint: str) -> None:
-  """Keeps the folder of the same inputs, replaces one of others."""
+def _save(path: pathlib.Path, vectors: np.ndarray) -> None:
+  """Writes a file that appears whole."""
+  partial = path.with_suffix('.partial.npy')
+  np.save(partial, vectors)
+  os.replace(partial, path)
+
+
+def _mark_text(fingerprint: str) -> str:
+  return json.dumps({'fingerprint': fingerprint}) + '\n'
+
+
+def _is_of(directory: pathlib.Path, fingerprint: str) -> bool:
+  """Whether what lies in a folder is of these inputs."""
   mark = directory / _MARK
-  if mark.is_file():
-    if json.loads(mark.read_text())['fingerprint'] == fingerprint:
-      return
+  return mark.is_file() and mark.read_text() == _mark_text(fingerprint)
+
+
+def _start_folder(directory: pathlib.Path, fingerprint: str) -> None:
+  """Keeps the folder of the same inputs, replaces one of others.
+
+  Vectors without a mark are of nobody knows what: a kill while the folder was
+  being removed leaves such.
+  """
+  if _is_of(directory, fingerprint):
+    return
+  if directory.exists():
     shutil.rmtree(directory)
-  directory.mkdir(parents=True, exist_ok=True)
-  mark.write_text(json.dumps({'fingerprint': fingerprint}) + '\n')
+  directory.mkdir(parents=True)
+  partial = directory / f'{_MARK}.partial'
+  partial.write_text(_mark_text(fingerprint))
+  os.replace(partial, directory / _MARK)
