@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import subprocess
 
 import pytest
 
@@ -57,3 +58,25 @@ def test_defaults_fit_their_annotations(cls):
     if field not in values:
       value = getattr(made, field)
       assert settings.fits(value, annotation), (field, value, annotation)
+
+
+def test_no_file_of_the_repository_is_ignored():
+  """A pattern for outputs once hid gin/runs: a clone had no quickstart."""
+  if not (ROOT / '.git').exists():
+    pytest.skip('no checkout: git is asked what it ignores')
+  files = [
+    str(path.relative_to(ROOT))
+    for folder in ('gin', 'gr_jax', 'tasks', 'tests', 'requirements', 'docs')
+    for path in (ROOT / folder).rglob('*')
+    if path.is_file() and '__pycache__' not in path.parts
+  ]
+  done = subprocess.run(
+    ['git', 'check-ignore', '--stdin'],
+    input='\n'.join(files),
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=ROOT,
+  )
+  assert done.returncode in (0, 1), done.stderr
+  assert done.stdout.splitlines() == []
