@@ -4,8 +4,7 @@ from gr_jax.data.collection import Collection
 from gr_jax.evaluation import judging, protocol
 from gr_jax.evaluation.generative import Generative
 from gr_jax.evaluation.identifiers import identifier_statistics
-from gr_jax.index.index import Index
-from gr_jax.retrieval.encoding import assign_codes
+from gr_jax.retrieval.building import build_index
 from gr_jax.retrieval.searcher import Searcher
 
 
@@ -27,11 +26,11 @@ def dev_hook(model, settings, collection: Collection, texts):
   def hook(step, state):
     del step
     params = state.all_params()
-    vectors_ND = texts.documents(params)
-    index = Index.build(
-      assign_codes(model, params, vectors_ND),
-      [model.config.codes] * model.config.positions,
-      vectors_ND,
+    index = build_index(
+      model,
+      params,
+      texts.documents(params),
+      settings.search.vector_type,
       texts.prepared.document_ids,
       blank,
       blank,

@@ -12,12 +12,12 @@ from tiny_run import (
 
 from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
-from gr_jax.evaluation.in_loop import dev_hook
+from gr_jax.evaluation import in_loop
 from gr_jax.models.retriever import Retriever
 from gr_jax.retrieval.searcher import SearchSettings
 
 
-def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path):
+def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path, monkeypatch):
   write_collection(tmp_path / 'toy')
   qrels = tmp_path / 'toy' / 'qrels'
   (qrels / 'test.tsv').rename(qrels / 'dev.tsv')
@@ -40,7 +40,15 @@ def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path):
   )
   # Everything is scored and every identifier is kept: nothing can be missed.
   search = SearchSettings(beams=16, fraction=1.0, batch_sizes=(8,))
-  hook = dev_hook(
+  searched = []
+
+  class Searcher(in_loop.Searcher):
+    def __init__(self, index, *rest):
+      searched.append(index)
+      super().__init__(index, *rest)
+
+  monkeypatch.setattr(in_loop, 'Searcher', Searcher)
+  hook = in_loop.dev_hook(
     model,
     types.SimpleNamespace(search=search),
     collection,
@@ -49,6 +57,8 @@ def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path):
   params = init_params(model, 0)
   found = hook(10, types.SimpleNamespace(all_params=lambda: params))
   assert asked_with == [params]
+  # As in the index that the run will save.
+  assert searched[0].vectors_ND.dtype == np.float16
   assert found['dev/R@100'] == pytest.approx(1)
   assert 0 < found['dev/RR@10'] < 1
   assert 1 / DOCUMENTS <= found['dev/uniqueness'] <= 1
