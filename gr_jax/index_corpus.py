@@ -44,7 +44,7 @@ def index_run(
   from gr_jax import run_folder, run_settings
   from gr_jax.data.prepared import PreparedData
   from gr_jax.models.retriever import Retriever
-  from gr_jax.retrieval.encoding import assign_codes
+  from gr_jax.retrieval.building import build_index
   from gr_jax.retrieval.opening import saved_settings
   from gr_jax.settings import to_json
 
@@ -55,26 +55,29 @@ def index_run(
     run_settings.cache_dir(settings, run_dir) / 'prepared'
   )
   vocabulary = prepared.vocabulary()
-  if vocabulary.sha256 != hashes['vocabulary']:
-    raise UserError(
-      f'{run_dir} was trained with vocabulary {hashes["vocabulary"][:12]},'
-      f' {prepared.directory} has {vocabulary.sha256[:12]}: prepare again with'
-      ' the former, or train again'
-    )
+  _check_prepared(run_dir, prepared, vocabulary, hashes)
+  titles, snippets = _shown(settings, run_dir, prepared)
   model = Retriever(settings.model)
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
-  vectors_ND = texts.documents(params)
-  index = _index(
-    settings,
-    run_dir,
-    assign_codes(model, params, vectors_ND),
-    vectors_ND,
+  index = build_index(
+    model,
+    params,
+    texts.documents(params),
+    settings.search.vector_type,
     prepared.document_ids,
+    titles,
+    snippets,
   )
   saved = saved_settings(
     settings.model, settings.search, prepared.query_length, to_json(settings)
   )
-  return index.save(output or run_dir / 'index', params, saved, vocabulary)
+  inputs = {
+    'corpus': prepared.manifest['corpus_sha256'],
+    'encoder_weights': hashes['encoder_weights'],
+    'examples': hashes['examples'],
+  }
+  path = output or run_dir / 'index'
+  return index.save(path, params, saved, vocabulary, inputs)
 
 
 def _restore(run_dir: pathlib.Path, checkpoint: int | None):
@@ -94,35 +97,39 @@ def _restore(run_dir: pathlib.Path, checkpoint: int | None):
     checkpoints.close()
 
 
-def _index(settings, run_dir, codes_NL, vectors_ND, document_ids):
-  """The index in memory; refuses a collection that changed since."""
+def _check_prepared(run_dir, prepared, vocabulary, hashes) -> None:
+  """Refuses prepared texts other than those that the run was trained on."""
+  found = {
+    'vocabulary': vocabulary.sha256,
+    'examples': prepared.manifest['inputs_sha256'],
+  }
+  for name, sha256 in found.items():
+    if sha256 != hashes[name]:
+      raise UserError(
+        f'{run_dir} was trained with {name} {hashes[name][:12]}, '
+        f'{prepared.directory} has {sha256[:12]}: give its gr_jax.train '
+        'command again with the former data, or train in another RUN_DIR'
+      )
+
+
+def _shown(settings, run_dir, prepared) -> tuple[list[str], list[str]]:
+  """Titles and snippets; refuses a corpus that changed since."""
   from gr_jax import run_settings
   from gr_jax.data.collection import Collection
-  from gr_jax.index.index import SNIPPET_LENGTH, Index
+  from gr_jax.index.index import SNIPPET_LENGTH
 
   folder, bad_records = run_settings.collection_arguments(settings, run_dir)
-  titles, texts = [], []
-  place = 0
-  for document in Collection(folder, bad_records).documents():
-    if place >= len(document_ids) or document.id != document_ids[place]:
-      break
-    place += 1
+  collection = Collection(folder, bad_records)
+  if collection.corpus_sha256() != prepared.manifest['corpus_sha256']:
+    raise UserError(
+      f'the corpus in {folder} has changed since it was prepared: bring back '
+      'the former, or train in another RUN_DIR'
+    )
+  titles, snippets = [], []
+  for document in collection.documents():
     titles.append(document.title)
-    texts.append(document.text[:SNIPPET_LENGTH])
-  else:
-    if place == len(document_ids):
-      return Index.build(
-        codes_NL,
-        (settings.model.codes,) * settings.model.positions,
-        vectors_ND.astype(settings.search.vector_type),
-        document_ids,
-        titles,
-        texts,
-      )
-  raise UserError(
-    f'{folder} has changed since it was prepared (at document {place + 1}):'
-    ' train the run again, or bring back the former collection'
-  )
+    snippets.append(document.text[:SNIPPET_LENGTH])
+  return titles, snippets
 
 
 def warm_up(index: pathlib.Path) -> None:

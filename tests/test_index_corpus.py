@@ -5,6 +5,8 @@ import json
 import pytest
 
 from gr_jax import index_corpus, run_settings
+from gr_jax.data.preparation_settings import FORMAT
+from gr_jax.data.vocabularies import train_sentencepiece
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
 
@@ -24,22 +26,57 @@ def test_a_run_without_a_checkpoint_or_without_that_step(tmp_path):
   assert not (tmp_path / 'index').exists()
 
 
-def write_collection(folder, ids):
-  folder.mkdir(exist_ok=True)
-  lines = [json.dumps({'_id': i, 'title': '', 'text': 'words'}) for i in ids]
-  (folder / 'corpus.jsonl').write_text('\n'.join(lines) + '\n')
-  (folder / 'queries.jsonl').write_text('{"_id": "q", "text": "words"}\n')
+def write_prepared(folder, examples, corpus):
+  """What indexing reads before it encodes; returns the vocabulary's hash."""
+  vocabulary = train_sentencepiece(['some words'] * 9, 20, folder / 'v')
+  vocabulary.save(folder / 'vocabulary')
+  manifest = {
+    'format': FORMAT,
+    'files': {},
+    'sources': {},
+    'inputs_sha256': examples,
+    'corpus_sha256': corpus,
+  }
+  (folder / 'manifest.json').write_text(json.dumps(manifest))
+  (folder / 'document_ids.txt').write_text('a\nb\n')
+  return vocabulary.sha256
 
 
-@pytest.mark.parametrize(
-  ('now', 'place'),
-  [(['a', 'x', 'c'], 2), (['a', 'b'], 3), (['a', 'b', 'c', 'd'], 4)],
-)
-def test_a_collection_that_changed_since_is_refused(tmp_path, now, place):
-  settings = run_settings.RunSettings(run_dir='run', data_dir=str(tmp_path))
-  write_collection(tmp_path, now)
-  with pytest.raises(UserError, match=rf'changed .*at document {place}\)'):
-    index_corpus._index(settings, tmp_path, None, None, ['a', 'b', 'c'])
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """A run up to its encoding; called with what was prepared."""
+  data = tmp_path / 'data'
+  data.mkdir()
+  lines = [json.dumps({'_id': i, 'title': '', 'text': 'words'}) for i in 'ab']
+  (data / 'corpus.jsonl').write_text('\n'.join(lines) + '\n')
+  (data / 'queries.jsonl').write_text('{"_id": "q", "text": "words"}\n')
+  settings = run_settings.RunSettings(run_dir=str(tmp_path), data_dir=str(data))
+  (tmp_path / 'settings.json').write_text(json.dumps(to_json(settings)))
+
+  def index(examples, corpus):
+    prepared = tmp_path / 'prepared'
+    prepared.mkdir()
+    hashes = {
+      'vocabulary': write_prepared(prepared, examples, corpus),
+      'encoder_weights': '',
+      'examples': 'trained',
+    }
+    monkeypatch.setattr(index_corpus, '_restore', lambda *_: ({}, hashes))
+    index_corpus.index_run(tmp_path)
+
+  return index
+
+
+def test_other_examples_than_those_trained_on_are_refused(run):
+  with pytest.raises(UserError, match=r'with examples trained, .* has other'):
+    run('other', 'corpus')
+
+
+def test_a_corpus_that_changed_since_is_refused(run):
+  with pytest.raises(
+    UserError, match=r'the corpus in .*data has changed since'
+  ):
+    run('trained', 'another corpus')
 
 
 def test_an_index_that_cannot_be_searched_is_said_once(tmp_path, capfd):

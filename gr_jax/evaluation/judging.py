@@ -22,6 +22,18 @@ def check_documents(
       f'{len(there - indexed)} are missing and {len(indexed - there)} are '
       'foreign; index the corpus again'
     )
+  # An index in memory was made from what is there now.
+  if index.manifest is None:
+    return
+  # With other texts under the same ids the vectors are of the old ones.
+  was = index.manifest['inputs_sha256']['corpus']
+  now = collection.corpus_sha256()
+  if was != now:
+    raise UserError(
+      f'{index_path} is of a corpus of SHA-256 {was[:12]}, that of '
+      f'{collection.directory} is {now[:12]}: bring back the former, or train '
+      'in another RUN_DIR'
+    )
 
 
 @dataclasses.dataclass(frozen=True)

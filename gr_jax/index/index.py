@@ -116,6 +116,7 @@ class Index:
     params: Mapping[str, Any],
     settings: Mapping[str, Any],
     vocabulary: Vocabulary,
+    inputs_sha256: Mapping[str, str],
   ) -> pathlib.Path:
     """Writes the index as the new current version of a folder.
 
@@ -124,6 +125,8 @@ class Index:
       params: nested parameters of the model.
       settings: the run's settings as JSON data.
       vocabulary: what turned the texts into tokens.
+      inputs_sha256: what the index was made from, 'corpus' (the file as it
+        lies on disk), 'encoder_weights' and 'examples' of the training.
 
     Returns:
       The folder of the new version.
@@ -148,6 +151,7 @@ class Index:
         'model_sha256': manifests.arrays_sha256(flat),
         'vocabulary_sha256': vocabulary.sha256,
         'id_table_sha256': _id_table_sha256(directory),
+        'inputs_sha256': dict(inputs_sha256),
       }
       safetensors.numpy.save_file(
         flat,

@@ -10,7 +10,7 @@ import numpy as np
 
 from gr_jax.types import UserError
 
-FORMAT = 1
+FORMAT = 2
 NAME = 'manifest.json'
 # Files up to this size are hashed at every load: some milliseconds in all.
 SMALL_FILE = 1 << 22

@@ -94,6 +94,15 @@ def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
   ]  # fmt: skip
 
 
+def test_other_texts_under_the_same_ids_are_refused(run_dir):
+  corpus = run_dir.parent / 'toy' / 'corpus.jsonl'
+  corpus.write_text(corpus.read_text().replace('apple', 'stone'))
+  with pytest.raises(
+    UserError, match=r'index is of a corpus of .*: bring back'
+  ):
+    evaluate.evaluate(run_dir)
+
+
 def test_what_cannot_be_judged_leaves_nothing_behind(run_dir):
   with pytest.raises(UserError, match=r"no split 'dev'"):
     evaluate.evaluate(run_dir, split='dev')

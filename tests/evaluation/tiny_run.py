@@ -99,4 +99,9 @@ def write_index(path, settings, collection, seed):
     jax.device_get(params),
     saved_settings(settings.model, settings.search, 8, to_json(settings)),
     vocabulary,
+    {
+      'corpus': collection.corpus_sha256(),
+      'encoder_weights': '',
+      'examples': 'e' * 64,
+    },
   )

@@ -80,6 +80,10 @@ def save(path, seed=0, positions=3):
     beams=20, fraction=1.0, generative_weight=0.0, batch_sizes=(1, 8)
   )
   index.save(
-    path, params, saved_settings(model_config, settings, TOKENS, {}), vocabulary
+    path,
+    params,
+    saved_settings(model_config, settings, TOKENS, {}),
+    vocabulary,
+    {},
   )
   return documents
