@@ -22,7 +22,10 @@ class ResidualConfig:
     initialisation: what k-means starts the codebooks from: 'documents',
       'queries' (the mean vector of a document's training queries), 'half'
       (half of each, our reconstruction of bottleneck-minimal indexing, arXiv
-      2405.10974), or 'none' for random codebooks.
+      2405.10974), or 'none' for random codebooks. The training queries are
+      the labelled and the generated ones that are trained on ('labelled',
+      'pseudo'); without them the 'extractive' ones, without those the
+      'spans'. A document without any stands for itself.
   """
 
   positions: int = 8
@@ -80,7 +83,9 @@ class ResidualIndexer(nn.Module):
         straight_through=self.config.straight_through,
         rng=key,
       )
-      codeword_BD = sample_BK @ codebook_KD
+      codeword_BD = jnp.matmul(
+        sample_BK, codebook_KD, precision=jax.lax.Precision.HIGHEST
+      )
       probs_BK = jax.nn.softmax(logits_BK / temperature)
       return residual_BD - codeword_BD, (probs_BK, sample_BK, codeword_BD)
 
@@ -109,10 +114,17 @@ class ResidualIndexer(nn.Module):
 
 
 def squared_distances(vectors_BD, codebook_KD):
-  """[B, K] squared distances of vectors to codewords, in float32."""
+  """[B, K] squared distances of vectors to codewords, in float32.
+
+  At the highest precision: large terms cancel, and the fewer bits of an
+  accelerator's default would choose other codes than a CPU does.
+  """
+  products_BK = jnp.matmul(
+    vectors_BD, codebook_KD.T, precision=jax.lax.Precision.HIGHEST
+  )
   return (
     jnp.sum(vectors_BD**2, axis=-1)[:, None]
-    - 2 * vectors_BD @ codebook_KD.T
+    - 2 * products_BK
     + jnp.sum(codebook_KD**2, axis=-1)[None, :]
   )
 

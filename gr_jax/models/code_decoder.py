@@ -256,9 +256,16 @@ def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
     [B, L, K] float32 scores.
   """
   targets_BLD = targets_BLD.astype(jnp.float32)
+  # Large terms cancel: at the highest precision, as squared_distances does.
+  products_BLK = jnp.einsum(
+    'BLD,LKD->BLK',
+    targets_BLD,
+    codebooks_LKD,
+    precision=jax.lax.Precision.HIGHEST,
+  )
   distances_BLK = (
     jnp.sum(targets_BLD**2, axis=-1, keepdims=True)
-    - 2 * jnp.einsum('BLD,LKD->BLK', targets_BLD, codebooks_LKD)
+    - 2 * products_BLK
     + jnp.sum(codebooks_LKD**2, axis=-1)[None]
   )
   return -sharpness_L[None, :, None] * distances_BLK

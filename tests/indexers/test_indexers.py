@@ -12,6 +12,7 @@ from gr_jax.indexers.residual import (
   ResidualConfig,
   ResidualIndexer,
   residual_codes,
+  squared_distances,
 )
 
 WIDTH, POSITIONS, CODES, BATCH = 6, 3, 5, 7
@@ -208,3 +209,11 @@ def test_residual_kmeans_comes_closer_with_every_position():
     errors.append(float(jnp.mean(jnp.sum(residual**2, axis=-1))))
   assert errors == sorted(errors, reverse=True)
   assert errors[-1] < errors[0] / 2
+
+
+def test_distances_are_as_exact_on_an_accelerator_as_on_a_cpu():
+  """A CPU computes in float32 whatever it is asked for: read the program."""
+  points = vectors()
+  traced = jax.make_jaxpr(squared_distances)(points, points)
+  (product,) = (e for e in traced.eqns if e.primitive.name == 'dot_general')
+  assert set(product.params['precision']) == {jax.lax.Precision.HIGHEST}

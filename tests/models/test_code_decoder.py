@@ -164,3 +164,13 @@ def test_tied_scores_are_scaled_squared_distances():
     rtol=1e-4,
     atol=1e-4,
   )
+
+
+def test_tied_scores_are_as_exact_on_an_accelerator_as_on_a_cpu():
+  """A CPU computes in float32 whatever it is asked for: read the program."""
+  targets = jnp.ones((2, POSITIONS, WIDTH))
+  traced = jax.make_jaxpr(tied_scores)(
+    targets, codebooks(), jnp.ones(POSITIONS)
+  )
+  (product,) = (e for e in traced.eqns if e.primitive.name == 'dot_general')
+  assert set(product.params['precision']) == {jax.lax.Precision.HIGHEST}
