@@ -45,9 +45,9 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _make_controls(names, settings, run_dir, corpus_sha256):
+def _make_controls(names, settings, run_dir, inputs_sha256):
   """Trains and indexes the controls that are not there; returns folders."""
-  from gr_jax import run_settings
+  from gr_jax import run_folder, run_settings
   from gr_jax.evaluation import controls
   from gr_jax.settings import to_json
 
@@ -59,11 +59,14 @@ def _make_controls(names, settings, run_dir, corpus_sha256):
     def make(folder, changed=changed):
       from gr_jax import index_corpus, train
 
+      # On data that changed since, it would be no control of the run.
+      run_folder.check_settings(settings, run_dir)
       train.train(changed, folder)
       index_corpus.index_run(folder)
+      controls.check_inputs(folder, inputs_sha256)
 
     print(f'control {name}: {folder}', flush=True)
-    controls.ensure(folder, to_json(changed), corpus_sha256, make)
+    controls.ensure(folder, to_json(changed), inputs_sha256, make)
     folders[name] = folder
   return folders
 
@@ -126,7 +129,9 @@ def evaluate(
   index = Index.load(index_path)
   judging.check_documents(index, index_path, collection)
   sha256 = collection.corpus_sha256()
-  folders = _make_controls(control_names, settings, run_dir, sha256)
+  folders = _make_controls(
+    control_names, settings, run_dir, index.manifest['inputs_sha256']
+  )
   systems = _systems(index_path, folders, collection)
   rows = judging.judge(systems, asked, run_dir / 'runs', batch)
   setting = report.Setting(

@@ -7,12 +7,20 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gr_jax.index.index import Index
 from gr_jax.types import UserError, near_miss
 
 # random_ids: codes drawn at random, so that what is left is memorisation.
 # dense_only: the encoder trained on InfoNCE alone, the fair dense baseline.
 NAMES = ('random_ids', 'dense_only')
 _STAMP = 'control.json'
+# Where things lie, which may change, and how an index is searched, which is
+# said when it is opened. The hashes of the inputs stand for what the paths
+# lead to, and that of the examples for how they were prepared.
+_FREE = (
+  'run_dir', 'data_dir', 'cache_dir', 'encoder_weights', 'preparation',
+  'search',
+)  # fmt: skip
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -34,32 +42,35 @@ def parse_names(text: str) -> tuple[str, ...]:
   return tuple(dict.fromkeys(names))
 
 
-def _stamp(settings: Mapping[str, object], corpus_sha256: str) -> str:
-  text = json.dumps([settings, corpus_sha256], sort_keys=True)
+def _stamp(
+  settings: Mapping[str, object], inputs_sha256: Mapping[str, str]
+) -> str:
+  effective = {k: v for k, v in settings.items() if k not in _FREE}
+  text = json.dumps([effective, dict(inputs_sha256)], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
 
 
 def ensure(
   folder: Path,
   settings: Mapping[str, object],
-  corpus_sha256: str,
+  inputs_sha256: Mapping[str, str],
   make: Callable[[Path], None],
 ) -> bool:
   """Makes a control unless the same one is there already.
 
   A control that was interrupted goes on where it stopped (`make` resumes);
-  one of other settings or of another corpus is made anew.
+  one of other settings or inputs is made anew.
 
   Args:
     folder: RUN/controls/NAME.
     settings: the control's settings in JSON values.
-    corpus_sha256: of the corpus it is trained on.
+    inputs_sha256: of what the run's index was made from, as its manifest says.
     make: trains in a folder and builds FOLDER/index last.
 
   Returns:
     Whether `make` was called.
   """
-  stamp = _stamp(settings, corpus_sha256)
+  stamp = _stamp(settings, inputs_sha256)
   mark = folder / _STAMP
   if mark.is_file():
     found = json.loads(mark.read_text(encoding='utf-8'))
@@ -77,6 +88,22 @@ def ensure(
   make(folder)
   _write(mark, {'sha256': stamp, 'finished': True})
   return True
+
+
+def check_inputs(folder: Path, inputs_sha256: Mapping[str, str]) -> None:
+  """Refuses a control that was made from other inputs than its run.
+
+  Args:
+    folder: RUN/controls/NAME with its index.
+    inputs_sha256: of the run's index.
+  """
+  found = Index.load(folder / 'index').manifest['inputs_sha256']
+  changed = [name for name in found if found[name] != inputs_sha256[name]]
+  if changed:
+    raise UserError(
+      f'{folder} was made from other {" and ".join(changed)} than its run: '
+      f'delete it and bring back the former, or train in another RUN_DIR'
+    )
 
 
 def _write(path: Path, contents: Mapping[str, object]) -> None:

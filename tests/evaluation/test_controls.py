@@ -3,6 +3,8 @@ import pytest
 from gr_jax.evaluation import controls
 from gr_jax.types import UserError
 
+INPUTS = {'corpus': 'c', 'encoder_weights': 'w', 'examples': 'e'}
+
 
 def test_names_of_controls():
   assert controls.parse_names('') == ()
@@ -28,9 +30,9 @@ def test_a_finished_control_is_kept_and_an_interrupted_one_goes_on(tmp_path):
 
   settings = {'steps': 10, 'seed': 1}
   with pytest.raises(KeyboardInterrupt):
-    controls.ensure(folder, settings, 'sha', make)
-  assert controls.ensure(folder, settings, 'sha', make)
-  assert not controls.ensure(folder, {'seed': 1, 'steps': 10}, 'sha', make)
+    controls.ensure(folder, settings, INPUTS, make)
+  assert controls.ensure(folder, settings, INPUTS, make)
+  assert not controls.ensure(folder, {'seed': 1, 'steps': 10}, INPUTS, make)
   assert calls == [['control.json'], ['checkpoints', 'control.json', 'index']]
 
 
@@ -41,14 +43,29 @@ def test_a_control_without_its_index_is_made_again(tmp_path):
     calls.append(path)
     (path / 'index').mkdir()
 
-  controls.ensure(tmp_path / 'c', {}, 'sha', make)
+  controls.ensure(tmp_path / 'c', {}, INPUTS, make)
   (tmp_path / 'c' / 'index').rmdir()
-  assert controls.ensure(tmp_path / 'c', {}, 'sha', make)
+  assert controls.ensure(tmp_path / 'c', {}, INPUTS, make)
   assert len(calls) == 2
 
 
-@pytest.mark.parametrize('change', ['settings', 'corpus'])
-def test_a_control_of_something_else_is_made_anew(tmp_path, change):
+SETTINGS = {
+  'seed': 1, 'run_dir': 'a', 'data_dir': 'b', 'cache_dir': 'c',
+  'encoder_weights': 'd', 'preparation': {'data_dir': 'b'},
+  'search': {'beams': 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('settings', 'inputs'),
+  [
+    ({'seed': 2}, {}),
+    ({}, {'corpus': 'x'}),
+    ({}, {'examples': 'x'}),
+    ({}, {'encoder_weights': 'x'}),
+  ],
+)
+def test_a_control_of_something_else_is_made_anew(tmp_path, settings, inputs):
   folder = tmp_path / 'control'
   seen = []
 
@@ -57,11 +74,19 @@ def test_a_control_of_something_else_is_made_anew(tmp_path, change):
     (path / 'old').mkdir()
     (path / 'index').mkdir()
 
-  controls.ensure(folder, {'seed': 1}, 'sha', make)
-  settings = {'seed': 2} if change == 'settings' else {'seed': 1}
-  sha256 = 'other' if change == 'corpus' else 'sha'
-  assert controls.ensure(folder, settings, sha256, make)
+  controls.ensure(folder, SETTINGS, INPUTS, make)
+  settings, inputs = {**SETTINGS, **settings}, {**INPUTS, **inputs}
+  assert controls.ensure(folder, settings, inputs, make)
   assert seen == [False, False]
+
+
+@pytest.mark.parametrize('name', sorted(SETTINGS.keys() - {'seed'}))
+def test_a_control_outlives_a_move_and_another_search(tmp_path, name):
+  folder = tmp_path / 'control'
+  make = (folder / 'index').mkdir
+  controls.ensure(folder, SETTINGS, INPUTS, lambda path: make())
+  moved = {**SETTINGS, name: 'elsewhere'}
+  assert not controls.ensure(folder, moved, INPUTS, lambda path: make())
 
 
 def test_a_folder_of_someone_else_is_left_alone(tmp_path):
@@ -69,5 +94,5 @@ def test_a_folder_of_someone_else_is_left_alone(tmp_path):
   folder.mkdir()
   (folder / 'thesis.txt').write_text('mine')
   with pytest.raises(UserError, match='move it away'):
-    controls.ensure(folder, {}, 'sha', lambda path: None)
+    controls.ensure(folder, {}, INPUTS, lambda path: None)
   assert (folder / 'thesis.txt').read_text() == 'mine'

@@ -18,6 +18,7 @@ from gr_jax import evaluate, run_folder, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.evaluation import controls
 from gr_jax.evaluation.run_files import read_run
+from gr_jax.index.index import Index
 from gr_jax.retrieval.searcher import SearchSettings
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
@@ -73,6 +74,7 @@ def test_the_table_and_its_files(run_dir, capsys):
 
 def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
   collection = Collection(run_dir.parent / 'toy')
+  index = Index.load(run_dir / 'index')
   settings = run_folder.read_settings(run_dir)
   for seed, name in enumerate(controls.NAMES):
     changed = run_settings.control(settings, name, run_dir)
@@ -84,7 +86,7 @@ def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
     controls.ensure(
       run_dir / 'controls' / name,
       to_json(changed),
-      collection.corpus_sha256(),
+      index.manifest['inputs_sha256'],
       make,
     )
   found = evaluate.evaluate(run_dir, control_names=controls.NAMES, batch=8)
@@ -92,6 +94,14 @@ def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
     'BM25', 'exact dense', 'exact dense (InfoNCE alone)', 'gr_jax',
     'random IDs',
   ]  # fmt: skip
+
+
+def test_a_control_made_from_other_inputs_than_its_run_is_refused(run_dir):
+  inputs = Index.load(run_dir / 'index').manifest['inputs_sha256']
+  controls.check_inputs(run_dir, inputs)
+  inputs = {**inputs, 'encoder_weights': 'x', 'examples': 'x'}
+  with pytest.raises(UserError, match='other encoder_weights and examples th'):
+    controls.check_inputs(run_dir, inputs)
 
 
 def test_other_texts_under_the_same_ids_are_refused(run_dir):
