@@ -206,7 +206,12 @@ class Texts:
         'CodeDecoderConfig.attends_tokens = False, or '
         'TrainingSettings.train_encoder = True'
       )
-    inputs = {**hashes, 'pooling': settings.model.pooling}
+    # The same weights under another configuration give other vectors.
+    inputs = {
+      **hashes,
+      'encoder': to_json(settings.model.encoder),
+      'pooling': settings.model.pooling,
+    }
     if not settings.encoder_weights:
       inputs['seed'] = settings.seed
     fingerprint = json.dumps(inputs, sort_keys=True).encode()

@@ -1,0 +1,76 @@
+"""What a run folder binds, and how texts become vectors once."""
+
+import dataclasses
+import types
+
+import numpy as np
+
+from gr_jax import run_folder, run_settings
+from gr_jax.data.loader import LoaderSettings
+from gr_jax.models.retriever import Retriever, RetrieverConfig
+from gr_jax.models.t5 import T5Config
+from gr_jax.training import initial
+
+ENCODER = T5Config(
+  vocab_size=20,
+  emb_dim=4,
+  num_heads=1,
+  head_dim=4,
+  num_encoder_layers=1,
+  num_decoder_layers=0,
+  mlp_dim=4,
+)
+
+
+class Source:
+  """Examples of one kind, two for each of `documents`."""
+
+  def __init__(self, *documents):
+    self.document_indices = np.repeat(np.int32(documents), 2)
+
+  def __len__(self):
+    return len(self.document_indices)
+
+  def query_tokens(self, indices):
+    return [np.int32([1 + self.document_indices[i], 2]) for i in indices]
+
+
+def prepared(**sources):
+  return types.SimpleNamespace(
+    directory='prepared',
+    document_ids=['a', 'b', 'c'],
+    document_length=3,
+    query_length=2,
+    document_tokens=lambda indices: [np.int32([i + 1, 3, 4]) for i in indices],
+    sources=sources,
+  )
+
+
+def run(encoder=ENCODER, rates=None, **changes):
+  return run_settings.RunSettings(
+    run_dir='run',
+    model=RetrieverConfig(encoder=encoder, width=4),
+    loader=LoaderSettings(rates=rates or {'labelled': 1.0}),
+    **changes,
+  )
+
+
+def texts(settings, folder, examples):
+  model = Retriever(settings.model)
+  params, _ = initial.init_params(model, settings.seed)
+  hashes = {'vocabulary': 'v', 'encoder_weights': 'w', 'examples': 'e'}
+  return run_folder.Texts(
+    settings, folder, model, params, examples, hashes
+  ), params
+
+
+def test_vectors_of_another_encoder_are_made_anew(tmp_path):
+  """The same weights; the activation is read off the configuration alone."""
+  examples = prepared(labelled=Source(0))
+  first, _ = texts(run(), tmp_path, examples)
+  before = np.array(first.frozen.documents)
+  again, _ = texts(run(), tmp_path, examples)
+  np.testing.assert_array_equal(again.frozen.documents, before)
+  other = dataclasses.replace(ENCODER, mlp_activations=('relu', 'linear'))
+  changed, _ = texts(run(other), tmp_path, examples)
+  assert not np.allclose(changed.frozen.documents, before)
