@@ -243,20 +243,33 @@ class Texts:
       self.prepared.document_length,
     )
 
-  def labelled_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
-    """[Q, D] unit vectors of the labelled queries, [Q] their documents."""
-    source = self.prepared.sources.get('labelled')
-    if source is None or not len(source) or 'labelled' not in self._sources:
+  def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
+    """[Q, D] unit vectors of queries to start codes from, [Q] their documents.
+
+    Of what is trained on: the labelled and the generated ones; where there
+    are neither, texts out of the documents. No vectors where all it trains on
+    are whole documents.
+    """
+    names = [name for name in ('labelled', 'pseudo') if name in self._sources]
+    if not names:
+      out_of_documents = ('extractive', 'spans')
+      names = [name for name in out_of_documents if name in self._sources][:1]
+    if not names:
       return np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
+    sources = [self.prepared.sources[name] for name in names]
+    return (
+      np.concatenate([self._queries(params, name) for name in names]),
+      np.concatenate([source.document_indices for source in sources]),
+    )
+
+  def _queries(self, params, name: str) -> np.ndarray:
+    """[Q, D] unit vectors of the queries of one source."""
     if self.frozen is not None:
-      vectors_QD = project_vectors(
-        self._model, params, self.frozen.queries['labelled']
-      )
-    else:
-      vectors_QD = encode_texts(
-        lambda tokens_BS: encode_program(self._model, params, tokens_BS),
-        source.query_tokens,
-        len(source),
-        self.prepared.query_length,
-      )
-    return vectors_QD, np.asarray(source.document_indices)
+      return project_vectors(self._model, params, self.frozen.queries[name])
+    source = self.prepared.sources[name]
+    return encode_texts(
+      lambda tokens_BS: encode_program(self._model, params, tokens_BS),
+      source.query_tokens,
+      len(source),
+      self.prepared.query_length,
+    )

@@ -170,7 +170,7 @@ def _start_codes(settings, texts, optimizer, state):
   if kind == 'none':
     return state
   params = state.all_params()
-  queries_QD, documents_Q = texts.labelled_queries(params)
+  queries_QD, documents_Q = texts.training_queries(params)
   vectors_ND = initial.starting_vectors(
     texts.documents(params), queries_QD, documents_Q, kind
   )

@@ -4,12 +4,14 @@ import dataclasses
 import types
 
 import numpy as np
+import pytest
 
 from gr_jax import run_folder, run_settings
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.training import initial
+from gr_jax.training.state import TrainingSettings
 
 ENCODER = T5Config(
   vocab_size=20,
@@ -74,3 +76,36 @@ def test_vectors_of_another_encoder_are_made_anew(tmp_path):
   other = dataclasses.replace(ENCODER, mlp_activations=('relu', 'linear'))
   changed, _ = texts(run(other), tmp_path, examples)
   assert not np.allclose(changed.frozen.documents, before)
+
+
+@pytest.mark.parametrize(
+  'rates, trained, documents',
+  [
+    (('labelled', 'pseudo', 'extractive'), False, [0, 0, 1, 1, 2, 2]),
+    (('labelled', 'pseudo', 'extractive'), True, [0, 0, 1, 1, 2, 2]),
+    (('pseudo', 'spans'), False, [1, 1, 2, 2]),
+    (('extractive', 'spans'), False, [1, 1]),
+    (('extractive', 'spans'), True, [1, 1]),
+    (('spans', 'document'), False, [2, 2]),
+    (('document',), False, []),
+  ],
+)
+def test_queries_that_codes_start_from(tmp_path, rates, trained, documents):
+  """Those that are trained on: real before generated before extracted."""
+  examples = prepared(
+    labelled=Source(0),
+    pseudo=Source(1, 2),
+    extractive=Source(1),
+    spans=Source(2),
+    document=Source(0, 1, 2),
+  )
+  settings = run(
+    rates=dict.fromkeys(rates, 1.0),
+    training=TrainingSettings(train_encoder=trained),
+  )
+  opened, params = texts(settings, tmp_path, examples)
+  vectors, found = opened.training_queries(params)
+  assert found.tolist() == documents
+  # A source's queries depend on their documents alone: each pair is alike.
+  np.testing.assert_allclose(vectors[::2], vectors[1::2], atol=1e-6)
+  assert len(vectors) == len(documents)
