@@ -4,9 +4,11 @@ python -m gr_jax.evaluate --run_dir=runs/NAME [--controls=random_ids]
 """
 
 import argparse
+import dataclasses
 import importlib.util
 import pathlib
 import shlex
+from collections.abc import Mapping
 
 from gr_jax import entry, search
 from gr_jax.types import UserError
@@ -42,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--batch', type=int, default=256, help='queries at once (default: 256)'
   )
+  search.add_search_flags(parser)
   return parser
 
 
@@ -71,10 +74,11 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
   return folders
 
 
-def _systems(index_path, control_folders, collection):
+def _systems(index_path, control_folders, collection, how):
   """Yields (row name, system) in the order of the table.
 
-  A generator: a control is opened when its turn comes.
+  A generator: a control is opened when its turn comes, and searched as the
+  run is, whatever it was saved with.
   """
   from gr_jax.evaluation import report
   from gr_jax.evaluation.generative import Generative
@@ -82,15 +86,36 @@ def _systems(index_path, control_folders, collection):
   from gr_jax.retrieval.opening import open_searcher
 
   yield report.BM25, Lexical(collection.documents())
-  ours = Generative(open_searcher(index_path))
+  ours = Generative(open_searcher(index_path, settings=how))
   yield report.DENSE, ours.exact_dense()
   if 'dense_only' in control_folders:
     path = control_folders['dense_only'] / 'index'
-    yield report.DENSE_ONLY, Generative(open_searcher(path)).exact_dense()
+    searcher = open_searcher(path, settings=how)
+    yield report.DENSE_ONLY, Generative(searcher).exact_dense()
   yield report.GR_JAX, ours
   if 'random_ids' in control_folders:
     path = control_folders['random_ids'] / 'index'
-    yield report.RANDOM_IDS, Generative(open_searcher(path))
+    yield report.RANDOM_IDS, Generative(open_searcher(path, settings=how))
+
+
+def _setting(settings, split, command, index, how):
+  """What is measured, for the table and results.json."""
+  from gr_jax.evaluation import report
+
+  return report.Setting(
+    dataset=pathlib.Path(settings.data_dir).resolve().name,
+    split=split,
+    documents=len(index),
+    command=command,
+    seed=settings.seed,
+    corpus_sha256=index.manifest['inputs_sha256']['corpus'],
+    search={
+      'beams': how.beams,
+      'documents_scored': how.budget(len(index)),
+      'generative_weight': how.generative_weight,
+      'dense_weight': how.dense_weight,
+    },
+  )
 
 
 def evaluate(
@@ -101,6 +126,7 @@ def evaluate(
   output: pathlib.Path | None = None,
   batch: int = 256,
   command: str = '',
+  changes: Mapping[str, int | float] | None = None,
 ) -> dict[str, object]:
   """Measures all systems on a split, prints the table, writes the files.
 
@@ -112,6 +138,7 @@ def evaluate(
     output: another file than the run's results.json.
     batch: queries asked at once.
     command: what results.json names as its origin.
+    changes: fields of SearchSettings that differ from what the index saved.
 
   Returns:
     The contents of results.json.
@@ -121,6 +148,7 @@ def evaluate(
   from gr_jax.evaluation import judging, report
   from gr_jax.evaluation.identifiers import identifier_statistics
   from gr_jax.index.index import Index
+  from gr_jax.retrieval.opening import saved_search
 
   settings = run_folder.read_settings(run_dir)
   collection = Collection(*run_settings.collection_arguments(settings, run_dir))
@@ -128,20 +156,13 @@ def evaluate(
   index_path = index_path or run_dir / 'index'
   index = Index.load(index_path)
   judging.check_documents(index, index_path, collection)
-  sha256 = collection.corpus_sha256()
+  how = dataclasses.replace(saved_search(index), **(changes or {}))
   folders = _make_controls(
     control_names, settings, run_dir, index.manifest['inputs_sha256']
   )
-  systems = _systems(index_path, folders, collection)
+  systems = _systems(index_path, folders, collection, how)
   rows = judging.judge(systems, asked, run_dir / 'runs', batch)
-  setting = report.Setting(
-    dataset=pathlib.Path(settings.data_dir).resolve().name,
-    split=split,
-    documents=len(index),
-    command=command,
-    seed=settings.seed,
-    corpus_sha256=sha256,
-  )
+  setting = _setting(settings, split, command, index, how)
   id_space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
   print(report.table(setting, rows, id_space))
   results = report.results(setting, rows, id_space)
@@ -172,6 +193,7 @@ def main(arguments: list[str]) -> int:
     pathlib.Path(flags.output) if flags.output else None,
     flags.batch,
     'python -m gr_jax.evaluate ' + shlex.join(arguments),
+    search.search_changes(flags),
   )
   return 0
 

@@ -16,6 +16,12 @@ from gr_jax.types import UserError
 
 _SNIPPET = 240
 _LINES_AT_ONCE = 32
+_SEARCH = {
+  'beams': (int, 'identifiers kept while decoding'),
+  'documents_scored': (int, 'documents scored for a query at most'),
+  'generative_weight': (float, "of the identifier's score"),
+  'dense_weight': (float, 'of the dot product of the vectors'),
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -39,7 +45,24 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     '--verify', action='store_true', help='check every byte of the index first'
   )
+  add_search_flags(parser)
   return parser
+
+
+def add_search_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds how to search; `search_changes` reads them."""
+  group = parser.add_argument_group(
+    'how to search', 'default: what the index was saved with'
+  )
+  for name, (kind, meaning) in _SEARCH.items():
+    metavar = 'N' if kind is int else 'WEIGHT'
+    group.add_argument(f'--{name}', type=kind, metavar=metavar, help=meaning)
+
+
+def search_changes(flags: argparse.Namespace) -> dict[str, int | float]:
+  """The fields of SearchSettings that the flags change."""
+  given = {name: getattr(flags, name) for name in _SEARCH}
+  return {name: value for name, value in given.items() if value is not None}
 
 
 def keep_compiled() -> None:
@@ -117,7 +140,9 @@ def main(arguments: list[str]) -> int:
   keep_compiled()
   from gr_jax.retrieval.opening import open_searcher
 
-  searcher = open_searcher(pathlib.Path(flags.index), flags.verify)
+  searcher = open_searcher(
+    pathlib.Path(flags.index), flags.verify, changes=search_changes(flags)
+  )
   # A person at the terminal wants each answer before the next question.
   at_once = 1 if sys.stdin.isatty() else _LINES_AT_ONCE
   waiting = iter(flags.queries or _stdin_queries())

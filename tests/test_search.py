@@ -95,6 +95,26 @@ def test_the_page_shows_title_score_and_codes_without_escapes(saved, capsys):
   assert '\x1b' not in out
 
 
+def test_flags_change_the_search_of_the_index(saved, capsys):
+  path, documents = saved
+  arguments = [f'--index={path}', '--json', documents[7]]
+  search.main(arguments)
+  before = json.loads(capsys.readouterr().out)['hits']
+  search.main(
+    ['--documents_scored=2', '--generative_weight=1', '--dense_weight=2']
+    + ['--beams=3', *arguments]
+  )
+  hits = json.loads(capsys.readouterr().out)['hits']
+  assert (len(before), len(hits)) == (5, 2)
+  assert hits[0]['score'] == pytest.approx(
+    hits[0]['generative_score'] + 2 * hits[0]['dense_score'], rel=1e-4
+  )
+  searcher = opening.open_searcher(path, changes={'beams': 3})
+  assert searcher.settings.beams == 3
+  # What is not named stays as it was saved.
+  assert searcher.settings.batch_sizes == (1, 8)
+
+
 def test_queries_come_from_stdin(saved, capsys, monkeypatch):
   path, documents = saved
   text = f'{documents[3]}\n\n{documents[4]}\n'
@@ -113,6 +133,7 @@ def test_queries_come_from_stdin(saved, capsys, monkeypatch):
   ('arguments', 'message'),
   [
     (['--k=0', 'query'], '--k should be 1 or more'),
+    (['--dense_weight=nan', 'query'], 'dense_weight should be finite'),
     (['  '], 'a query should have some text'),
     (['\udcff'], 'expected a query in UTF-8'),
   ],

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class Setting:
     command: the command line that reproduces the numbers.
     seed: of the run.
     corpus_sha256: of the corpus file's contents.
+    search: beams, documents scored for a query at most, and the weights.
   """
 
   dataset: str
@@ -53,6 +54,7 @@ class Setting:
   command: str
   seed: int
   corpus_sha256: str
+  search: Mapping[str, int | float]
 
 
 def slug(name: str) -> str:

@@ -40,6 +40,7 @@ def open_searcher(
   path: pathlib.Path,
   verify: bool = False,
   settings: SearchSettings | None = None,
+  changes: Mapping[str, Any] | None = None,
 ) -> Searcher:
   """Opens the current version of an index.
 
@@ -47,6 +48,7 @@ def open_searcher(
     path: the folder of all versions.
     verify: check every byte first.
     settings: instead of those that were saved.
+    changes: fields of SearchSettings that differ from those.
   """
   try:
     index = Index.load(path, verify)
@@ -56,7 +58,6 @@ def open_searcher(
   index.check_vocabulary(vocabulary)
   saved = index.settings()
   _register_with_fields(RetrieverConfig)
-  _register_with_fields(SearchSettings)
   where = str(index.directory / 'settings.json')
   config = from_json(saved['model'], where)
   _check_codes(index, config)
@@ -66,8 +67,15 @@ def open_searcher(
     index.params(),
     vocabulary,
     saved['query_length'],
-    settings or from_json(saved['search'], where),
+    dataclasses.replace(settings or saved_search(index), **(changes or {})),
   )
+
+
+def saved_search(index: Index) -> SearchSettings:
+  """How a saved index is searched unless told otherwise."""
+  _register_with_fields(SearchSettings)
+  where = str(index.directory / 'settings.json')
+  return from_json(index.settings()['search'], where)
 
 
 def _check_codes(index: Index, config: RetrieverConfig) -> None:

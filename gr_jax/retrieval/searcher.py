@@ -1,6 +1,7 @@
 """Searches an index with texts: documents with scores and code paths."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -46,6 +47,9 @@ class SearchSettings:
     _require(
       budget is None or budget >= 1, 'documents_scored', '1 or more', budget
     )
+    for name in ('generative_weight', 'dense_weight'):
+      weight = getattr(self, name)
+      _require(math.isfinite(weight), name, 'finite', weight)
     sizes = self.batch_sizes
     _require(
       bool(sizes) and min(sizes) >= 1 and list(sizes) == sorted(sizes),

@@ -33,7 +33,9 @@ def run_dir(tmp_path):
     data_dir=str(tmp_path / 'toy'),
     seed=7,
     model=MODEL,
-    search=SearchSettings(beams=4, documents_scored=9, batch_sizes=(8,)),
+    search=SearchSettings(
+      beams=4, documents_scored=9, generative_weight=0.02, batch_sizes=(8,)
+    ),
   )
   folder = tmp_path / 'run'
   folder.mkdir()
@@ -70,6 +72,34 @@ def test_the_table_and_its_files(run_dir, capsys):
   ]  # fmt: skip
   run = read_run(run_dir / 'runs' / 'gr_jax.test.trec')
   assert max(len(documents) for documents in run.values()) <= 9
+
+
+def test_another_search_than_the_saved_one_is_measured_and_named(
+  run_dir, monkeypatch
+):
+  # The cache of compiled programs is the user's.
+  monkeypatch.setattr(evaluate.search, 'keep_compiled', lambda: None)
+  found = evaluate.evaluate(run_dir, batch=8)
+  assert found['search'] == {
+    'beams': 4, 'documents_scored': 9, 'generative_weight': 0.02,
+    'dense_weight': 1.0,
+  }  # fmt: skip
+  evaluate.main(
+    [
+      f'--run_dir={run_dir}', '--batch=8', '--beams=1', '--documents_scored=2',
+      '--generative_weight=0', '--dense_weight=0.5',
+    ]
+  )  # fmt: skip
+  found = json.loads((run_dir / 'results.json').read_text())
+  assert found['search'] == {
+    'beams': 1, 'documents_scored': 2, 'generative_weight': 0.0,
+    'dense_weight': 0.5,
+  }  # fmt: skip
+  ours = next(row for row in found['systems'] if row['name'] == 'gr_jax')
+  assert ours['documents_scored_per_query'] <= 2
+  assert ours['code_scores_per_query'] == 4 + 4
+  with pytest.raises(UserError, match='beams should be 1 or more, got 0'):
+    evaluate.main([f'--run_dir={run_dir}', '--beams=0'])
 
 
 def test_controls_that_are_there_are_shown_and_not_trained(run_dir):

@@ -16,6 +16,7 @@ SETTING = report.Setting(
   command='python -m gr_jax.evaluate --run_dir=runs/toy',
   seed=3,
   corpus_sha256='0' * 64,
+  search={'beams': 5},
 )
 GOLDEN = """\
 toy, test: 1,000 documents, 2 queries (1 without a relevant document)
@@ -80,7 +81,7 @@ def test_results_have_the_agreed_keys(tmp_path):
   found = json.loads(path.read_text())
   assert {
     'dataset', 'split', 'documents', 'systems', 'id_space', 'command', 'seed',
-    'versions', 'corpus_sha256',
+    'versions', 'corpus_sha256', 'search',
   } <= set(found)  # fmt: skip
   for system in found['systems']:
     assert set(system) == {

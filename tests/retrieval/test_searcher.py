@@ -161,6 +161,8 @@ def test_a_grown_index_and_other_weights_reuse_the_program():
     {'fraction': 0.0},
     {'fraction': 1.5},
     {'documents_scored': 0},
+    {'generative_weight': float('nan')},
+    {'dense_weight': float('inf')},
     {'batch_sizes': ()},
     {'batch_sizes': (8, 4)},
     {'vector_type': 'int8'},
