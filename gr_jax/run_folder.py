@@ -28,9 +28,16 @@ from gr_jax.types import UserError
 SETTINGS = 'settings.json'
 CHECKPOINTS = 'checkpoints'
 INDEX = 'index'
-# May change between a run and its continuation: where it lies, how its
-# checkpoints are searched.
-_FREE = ('run_dir', 'search')
+# May change between a run and its continuation: where things lie, on how many
+# devices it goes on, how its checkpoints are searched.
+_FREE = ('run_dir', 'cache_dir', 'mesh', 'search')
+# The same of 'training': what is written, and when.
+_FREE_IN_TRAINING = (
+  'log_every',
+  'evaluate_every',
+  'checkpoint_every',
+  'keep_checkpoints',
+)
 
 
 def read_settings(run_dir: pathlib.Path) -> run_settings.RunSettings:
@@ -66,15 +73,28 @@ def check_settings(settings, run_dir: pathlib.Path) -> None:
     )
   if not any((run_dir / CHECKPOINTS).glob('step_*')):
     return
-  new, old = to_json(settings), to_json(read_settings(run_dir))
+  new, old = _binding(settings), _binding(read_settings(run_dir))
   for name in new:
-    if old[name] != new[name] and name not in _FREE:
+    if old[name] != new[name]:
       raise UserError(
         f'{run_dir} was trained with another {name} '
         f'({_difference(old[name], new[name])}): go on with the former, or '
         'choose another RUN_DIR'
       )
   _check_data(settings, run_dir)
+
+
+def _binding(settings) -> dict:
+  """The settings that a run's checkpoints bind, as JSON data."""
+  bound = to_json(settings)
+  for name in _FREE:
+    del bound[name]
+  for name in _FREE_IN_TRAINING:
+    del bound['training'][name]
+  named = settings.data_dir == run_settings.PYTHON_DOCS
+  if not named and not settings.data_dir.startswith(run_settings.IR_DATASETS):
+    bound['data_dir'] = str(pathlib.Path(settings.data_dir).resolve())
+  return bound
 
 
 def _check_data(settings, run_dir: pathlib.Path) -> None:

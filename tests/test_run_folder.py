@@ -10,8 +10,11 @@ from gr_jax import run_folder, run_settings
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
+from gr_jax.retrieval.searcher import SearchSettings
 from gr_jax.training import initial
+from gr_jax.training.mesh import MeshSettings
 from gr_jax.training.state import TrainingSettings
+from gr_jax.types import UserError
 
 ENCODER = T5Config(
   vocab_size=20,
@@ -109,3 +112,50 @@ def test_queries_that_codes_start_from(tmp_path, rates, trained, documents):
   # A source's queries depend on their documents alone: each pair is alike.
   np.testing.assert_allclose(vectors[::2], vectors[1::2], atol=1e-6)
   assert len(vectors) == len(documents)
+
+
+def trained(folder, settings):
+  """A run folder that has a checkpoint, as far as settings can tell."""
+  run_folder.keep_settings(settings, folder, '')
+  (folder / 'checkpoints' / 'step_00000001').mkdir(parents=True)
+
+
+def test_what_may_change_between_a_run_and_its_continuation(
+  tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'linked').symlink_to(tmp_path / 'data')
+  trained(tmp_path / 'run', run(data_dir='data'))
+  for data_dir in ('data', './data', 'linked', str(tmp_path / 'data')):
+    changed = run(
+      data_dir=data_dir,
+      cache_dir='elsewhere',
+      mesh=MeshSettings(data=1),
+      search=SearchSettings(beams=3),
+      training=TrainingSettings(
+        log_every=1, evaluate_every=7, checkpoint_every=9, keep_checkpoints=1
+      ),
+    )
+    run_folder.check_settings(changed, tmp_path / 'run')
+
+
+@pytest.mark.parametrize(
+  'changes, said',
+  [
+    ({'data_dir': 'other'}, r'another data_dir \(was .*data.*, is .*other'),
+    ({'seed': 3}, r'another seed \(was 0, is 3\)'),
+    (
+      {'training': TrainingSettings(steps=7)},
+      r'another training \(steps was 900, is 7\)',
+    ),
+    (
+      {'encoder': dataclasses.replace(ENCODER, head_dim=8)},
+      r'another model \(head_dim was 4, is 8\)',
+    ),
+  ],
+)
+def test_what_checkpoints_bind(tmp_path, changes, said):
+  trained(tmp_path / 'run', run(data_dir='data'))
+  changed = run(**{'data_dir': 'data', **changes})
+  with pytest.raises(UserError, match=said):
+    run_folder.check_settings(changed, tmp_path / 'run')
