@@ -110,7 +110,7 @@ def collection_arguments(
     run_dir: where the run lies.
   """
   if settings.data_dir == PYTHON_DOCS:
-    folder = cache_dir(settings, run_dir) / 'data'
+    folder = cache_dir(settings, run_dir) / 'data' / PYTHON_DOCS
   elif settings.data_dir.startswith(IR_DATASETS):
     name = settings.data_dir.removeprefix(IR_DATASETS)
     folder = cache_dir(settings, run_dir) / 'data' / name

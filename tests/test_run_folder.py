@@ -159,3 +159,16 @@ def test_what_checkpoints_bind(tmp_path, changes, said):
   changed = run(**{'data_dir': 'data', **changes})
   with pytest.raises(UserError, match=said):
     run_folder.check_settings(changed, tmp_path / 'run')
+
+
+def test_collections_in_one_cache_do_not_meet(tmp_path):
+  places = [
+    run_settings.collection_arguments(
+      run(data_dir=name, cache_dir=str(tmp_path)), tmp_path / 'run'
+    )[0]
+    for name in ('python_docs', 'ir_datasets:zoo', 'ir_datasets:heap')
+  ]
+  assert len(set(places)) == 3
+  assert not {parent for place in places for parent in place.parents} & {
+    *places
+  }
