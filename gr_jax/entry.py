@@ -115,6 +115,21 @@ def _end(process: subprocess.Popen) -> None:
       process.send_signal(kind)
 
 
+def refuse_several_processes() -> None:
+  """Refuses to run as one of several processes: all would write the files.
+
+  Raises:
+    UserError: when jax.distributed has joined processes.
+  """
+  import jax
+
+  if jax.process_count() > 1:
+    raise UserError(
+      f'expected one process, this is one of {jax.process_count()}: start it '
+      'once, on one machine, where it uses all devices'
+    )
+
+
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:
   """Adds --gin_file; --gin.NAME=value is taken by `parse_arguments`."""
   parser.add_argument(

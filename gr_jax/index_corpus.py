@@ -48,6 +48,7 @@ def index_run(
   from gr_jax.retrieval.opening import saved_settings
   from gr_jax.settings import to_json
 
+  entry.refuse_several_processes()
   run_dir = run_dir.absolute()
   settings = run_folder.read_settings(run_dir)
   params, hashes = _restore(run_dir, checkpoint)

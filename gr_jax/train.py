@@ -45,6 +45,7 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
   from gr_jax import run_folder
   from gr_jax.training import mesh as meshes
 
+  entry.refuse_several_processes()
   run_dir = run_dir.absolute()
   run_folder.check_settings(settings, run_dir)
   prepared = run_folder.prepared_examples(settings, run_dir)

@@ -2,9 +2,10 @@
 
 import json
 
+import jax
 import pytest
 
-from gr_jax import index_corpus, run_settings
+from gr_jax import index_corpus, run_settings, train
 from gr_jax.data.preparation_settings import FORMAT
 from gr_jax.data.vocabularies import train_sentencepiece
 from gr_jax.settings import to_json
@@ -83,3 +84,17 @@ def test_an_index_that_cannot_be_searched_is_said_once(tmp_path, capfd):
   with pytest.raises(UserError, match='there is no index folder'):
     index_corpus.warm_up(tmp_path / 'index')
   assert capfd.readouterr() == ('', '')
+
+
+def test_several_processes_are_refused_before_anything_is_written(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  settings = run_settings.RunSettings(run_dir=str(tmp_path / 'run'))
+  for start in (
+    lambda: train.train(settings, tmp_path / 'run'),
+    lambda: index_corpus.index_run(tmp_path / 'run'),
+  ):
+    with pytest.raises(UserError, match=r'expected one process, .* one of 2'):
+      start()
+  assert not (tmp_path / 'run').exists()
