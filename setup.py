@@ -98,7 +98,6 @@ setuptools.setup(
     'minilm': MINILM,
     'datasets': ['ir_datasets>=0.6.3,<0.7'],
     'hub': ['huggingface_hub>=1'],
-    'plots': ['matplotlib>=3.10'],
     # Only the parity tests import these.
     'parity': ['torch>=2.8', 'transformers>=5'],
     'dev': DEV,
