@@ -172,6 +172,7 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
     print(f'preparing the examples of {collection or data_dir}', flush=True)
     _prepare_apart(preparation, directory, collection)
   prepared = PreparedData(directory)
+  prepared.verify()
   pieces = prepared.vocabulary().size
   rows = settings.model.encoder.vocab_size
   # JAX reads past the end of a table without a word.

@@ -212,6 +212,26 @@ def test_a_flipped_bit_in_a_checkpoint(run, refuse):
     assert f'{arrays} is damaged' in line and f'delete {step}' in line
 
 
+def test_a_flipped_bit_in_prepared_examples(run, refuse):
+  """Sizes stay as they were: only the bytes tell."""
+  prepared = run / 'prepared'
+  damaged = [
+    next(prepared.glob('examples-labelled*')),
+    prepared / 'document_ids.txt',
+  ]
+  for path in damaged:
+    whole = path.read_bytes()
+    flip(path, len(whole) // 2)
+    line = refuse('train', *training())
+    assert f'{path}: damaged' in line and f'delete {prepared}' in line
+    path.write_bytes(whole)
+  # What is no text or no array any more is not even opened.
+  path = prepared / 'document_ids.txt'
+  path.write_bytes(bytes([path.read_bytes()[0] ^ 128]) + path.read_bytes()[1:])
+  line = refuse('train', *training())
+  assert f'{prepared}: damaged' in line and 'prepare again' in line
+
+
 def test_a_flipped_bit_in_an_index(run, refuse):
   flip(run / 'index' / 'v000001' / 'vectors.npy')
   line = refuse('search', '--index=run/index', '--verify', 'otter')

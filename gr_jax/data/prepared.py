@@ -98,15 +98,20 @@ class PreparedData:
         f'this version reads {FORMAT}; run gr_jax.prepare again'
       )
     _check_sizes(self.directory, self.manifest)
-    text = (self.directory / DOCUMENT_IDS).read_text('utf-8')
-    self.document_ids = text.splitlines()
-    self.sources = {
-      name: ExampleSource(
-        self._paths(source['shards']),
-        self.directory / document_indices_file(name),
-      )
-      for name, source in self.manifest['sources'].items()
-    }
+    try:
+      text = (self.directory / DOCUMENT_IDS).read_text('utf-8')
+      self.document_ids = text.splitlines()
+      self.sources = {
+        name: ExampleSource(
+          self._paths(source['shards']),
+          self.directory / document_indices_file(name),
+        )
+        for name, source in self.manifest['sources'].items()
+      }
+    except ValueError as error:
+      raise UserError(
+        f'{self.directory}: damaged: {error}; delete it and prepare again'
+      ) from error
     self._opened = None
 
   @property
