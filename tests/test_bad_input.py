@@ -252,7 +252,7 @@ def test_a_checkpoint_of_another_vocabulary(run, refuse):
   shutil.rmtree(run / 'prepared')
   (run.parent / 'new' / 'prepared').rename(run / 'prepared')
   line = refuse('index_corpus', '--run_dir=run')
-  assert 'trained with vocabulary' in line and 'prepare again' in line
+  assert 'trained with vocabulary' in line and 'with the former data' in line
 
 
 def test_a_collection_that_changed_since(run, refuse):
@@ -261,6 +261,6 @@ def test_a_collection_that_changed_since(run, refuse):
   line = refuse('train', *training())
   assert 'data has changed since' in line and 'another RUN_DIR' in line
   line = refuse('index_corpus', '--run_dir=run')
-  assert 'has changed since it was prepared (at document 41)' in line
+  assert 'has changed since it was prepared: bring back' in line
   line = refuse('evaluate', '--run_dir=run')
-  assert '1 are missing' in line and 'index the corpus again' in line
+  assert '1 are missing' in line and 'bring back the former' in line

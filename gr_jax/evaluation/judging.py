@@ -20,7 +20,7 @@ def check_documents(
     raise UserError(
       f'{index_path} should hold the documents of {collection.directory}: '
       f'{len(there - indexed)} are missing and {len(indexed - there)} are '
-      'foreign; index the corpus again'
+      'foreign; bring back the former, or train in another RUN_DIR'
     )
   # An index in memory was made from what is there now.
   if index.manifest is None:
