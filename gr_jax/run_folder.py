@@ -1,5 +1,6 @@
 """What lies in a run folder besides checkpoints, and how it comes there."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -10,7 +11,7 @@ import tempfile
 import jax
 import numpy as np
 
-from gr_jax import entry, run_settings
+from gr_jax import entry, locks, run_settings
 from gr_jax.data.loader import used_rates
 from gr_jax.data.preparation_settings import inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
@@ -147,6 +148,12 @@ def _difference(old, new) -> str:
   return f'was {old!r}, is {new!r}'
 
 
+def held(run_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
+  """Holds a run folder against a second process that trains in it."""
+  lock = run_dir / '.lock'
+  return locks.held(lock, f'training {run_dir}', 'choose another RUN_DIR')
+
+
 def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   """The prepared examples of a run, made first if missing or stale.
 
@@ -157,20 +164,19 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   Raises:
     UserError: for bad input; nothing is left behind then.
   """
-  data_dir, _ = run_settings.collection_arguments(settings, run_dir)
-  if settings.data_dir == run_settings.PYTHON_DOCS and not data_dir.exists():
-    from gr_jax.data.python_docs import write_python_docs
-
-    print(f'writing the documentation of Python to {data_dir}', flush=True)
-    write_python_docs(data_dir)
-  preparation = _preparation(settings, run_dir)
   directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
-  collection = ''
-  if settings.data_dir.startswith(run_settings.IR_DATASETS):
-    collection = '' if data_dir.exists() else settings.data_dir
-  if collection or not is_current(preparation, directory):
-    print(f'preparing the examples of {collection or data_dir}', flush=True)
-    _prepare_apart(preparation, directory, collection)
+  data_dir, _ = run_settings.collection_arguments(settings, run_dir)
+  named = settings.data_dir == run_settings.PYTHON_DOCS or (
+    settings.data_dir.startswith(run_settings.IR_DATASETS)
+  )
+  write = named and not data_dir.exists()
+  if write or not is_current(_preparation(settings, run_dir), directory):
+    with locks.held(
+      directory.with_name('.prepared.lock'),
+      f'preparing the examples of {run_dir}',
+      'choose another CACHE_DIR',
+    ):
+      _prepare(settings, run_dir, directory, write)
   prepared = PreparedData(directory)
   prepared.verify()
   pieces = prepared.vocabulary().size
@@ -182,6 +188,23 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
       'vocab_size of its settings, or prepare with the vocabulary of the model'
     )
   return prepared
+
+
+def _prepare(settings, run_dir, directory: pathlib.Path, write: bool) -> None:
+  """Prepares examples, of a collection that is written first if `write`."""
+  preparation = _preparation(settings, run_dir)
+  data_dir, collection = preparation.data_dir, ''
+  if write and settings.data_dir == run_settings.PYTHON_DOCS:
+    from gr_jax.data.python_docs import write_python_docs
+
+    print(f'writing the documentation of Python to {data_dir}', flush=True)
+    write_python_docs(data_dir)
+    if is_current(preparation, directory):
+      return
+  elif write:
+    collection = settings.data_dir
+  print(f'preparing the examples of {collection or data_dir}', flush=True)
+  _prepare_apart(preparation, directory, collection)
 
 
 def _prepare_apart(preparation, directory: pathlib.Path, collection) -> None:

@@ -48,13 +48,14 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
   entry.refuse_several_processes()
   run_dir = run_dir.absolute()
   run_folder.check_settings(settings, run_dir)
-  prepared = run_folder.prepared_examples(settings, run_dir)
-  run_folder.keep_settings(settings, run_dir, config_text)
-  for name, rate in settings.loader.rates.items():
-    if rate and not len(prepared.sources.get(name, (None,))):
-      print(f'{name}: the collection has no such examples', flush=True)
-  with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
-    _train(settings, run_dir, prepared, mesh)
+  with run_folder.held(run_dir):
+    prepared = run_folder.prepared_examples(settings, run_dir)
+    run_folder.keep_settings(settings, run_dir, config_text)
+    for name, rate in settings.loader.rates.items():
+      if rate and not len(prepared.sources.get(name, (None,))):
+        print(f'{name}: the collection has no such examples', flush=True)
+    with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
+      _train(settings, run_dir, prepared, mesh)
 
 
 def _train(settings, run_dir, prepared, mesh):

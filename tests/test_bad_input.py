@@ -10,7 +10,16 @@ import pytest
 from small_run import training
 from tiny_collection import write_collection
 
-from gr_jax import entry, evaluate, index_corpus, prepare, search, train
+from gr_jax import (
+  entry,
+  evaluate,
+  index_corpus,
+  locks,
+  prepare,
+  run_folder,
+  search,
+  train,
+)
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOORS = {
@@ -253,6 +262,23 @@ def test_a_checkpoint_of_another_vocabulary(run, refuse):
   (run.parent / 'new' / 'prepared').rename(run / 'prepared')
   line = refuse('index_corpus', '--run_dir=run')
   assert 'trained with vocabulary' in line and 'with the former data' in line
+
+
+def test_a_run_that_another_process_trains(run, refuse):
+  with run_folder.held(run):
+    line = refuse('train', *training())
+  assert line == (
+    f'another process is training {run}: wait for it, or choose another RUN_DIR'
+  )
+
+
+def test_a_cache_that_another_process_fills(here, refuse):
+  write_collection(here / 'data')
+  lock = here / 'cache' / '.prepared.lock'
+  with locks.held(lock, 'preparing the examples of a', 'wait'):
+    line = refuse('train', *training('--gin.CACHE_DIR=cache'))
+  assert line.startswith('another process is preparing the examples of a: wait')
+  assert 'choose another CACHE_DIR' in line
 
 
 def test_a_collection_that_changed_since(run, refuse):

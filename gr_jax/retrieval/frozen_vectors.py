@@ -73,7 +73,7 @@ def frozen_vectors(
     with locks.held(
       directory.with_name(f'.{directory.name}.lock'),
       f'encoding texts into {directory}',
-      'choose another cache_dir',
+      'choose another CACHE_DIR',
     ):
       _start_folder(directory, fingerprint)
       for name, (read_tokens, count, longest) in texts.items():
