@@ -8,6 +8,7 @@ Training runs the second form by itself when examples are missing or stale.
 
 import argparse
 import atexit
+import importlib.util
 import json
 import os
 import pathlib
@@ -16,6 +17,8 @@ from typing import NoReturn
 
 from gr_jax import entry
 from gr_jax.types import UserError
+
+_NEEDED = ('seqio', 'tensorflow', 'apache_beam')
 
 
 def main(arguments: list[str]) -> int:
@@ -67,6 +70,11 @@ def _prepare_apart(
   settings_path: str, output: str, collection: str | None
 ) -> NoReturn:
   """Prepares in this process, which TensorFlow then owns."""
+  missing = [n for n in _NEEDED if importlib.util.find_spec(n) is None]
+  if missing:
+    raise UserError(
+      f"preparation needs {', '.join(missing)}: pip install 'gr_jax[prepare]'"
+    )
   from gr_jax import settings as registry
   from gr_jax.data.preparation_settings import PreparationSettings
 

@@ -1,5 +1,6 @@
 """What a newcomer gets wrong: one line, status 2, and nothing half-written."""
 
+import importlib.util
 import json
 import pathlib
 import re
@@ -168,6 +169,17 @@ def test_missing_folders(here, refuse):
     assert 'has no settings.json: train it with' in line
   line = refuse('search', '--index=none', 'otter')
   assert 'there is no index folder' in line and 'index_corpus' in line
+
+
+def test_preparation_without_its_extra(monkeypatch, refuse):
+  find = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name, *more: None if name == 'seqio' else find(name, *more),
+  )
+  line = refuse('prepare', '--settings=s.json', '--output=prepared')
+  assert line == "preparation needs seqio: pip install 'gr_jax[prepare]'"
 
 
 @pytest.fixture(scope='module')
