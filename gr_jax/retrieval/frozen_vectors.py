@@ -52,20 +52,7 @@ def frozen_vectors(
   Returns:
     The vectors of the documents and of the queries of each source.
   """
-  texts = {
-    'documents': (
-      prepared.document_tokens,
-      len(prepared.document_ids),
-      prepared.document_length,
-    )
-  }
-  for name in sources:
-    source = prepared.sources[name]
-    texts[f'queries_{name}'] = (
-      source.query_tokens,
-      len(source),
-      prepared.query_length,
-    )
+  texts = _texts(prepared, sources)
   paths = {name: directory / f'{name}.npy' for name in texts}
   if not _is_of(directory, fingerprint) or not all(
     path.exists() for path in paths.values()
@@ -90,6 +77,25 @@ def frozen_vectors(
     documents=tables['documents'],
     queries={name: tables[f'queries_{name}'] for name in sources},
   )
+
+
+def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
+  """What reads the tokens of each file, how many texts, the longest one."""
+  texts = {
+    'documents': (
+      prepared.document_tokens,
+      len(prepared.document_ids),
+      prepared.document_length,
+    )
+  }
+  for name in sources:
+    source = prepared.sources[name]
+    texts[f'queries_{name}'] = (
+      source.query_tokens,
+      len(source),
+      prepared.query_length,
+    )
+  return texts
 
 
 def _save(path: pathlib.Path, vectors: np.ndarray) -> None:
