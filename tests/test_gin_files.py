@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from gr_jax import configuration, run_settings, settings
-from gr_jax.models.t5 import T5_SIZES, t5_config
+from gr_jax.models.t5_sizes import T5_SIZES, t5_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = sorted(

@@ -45,16 +45,10 @@ def make_step(model, *, optimizer, settings, objective_settings, seed):
       return jax.tree.map(jnp.add, grads, new), metrics
 
     parts = settings.accumulate
-
-    def split(x):
-      # Every device keeps rows of each microbatch, as it has rows of all.
-      rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
-      return rows.swapaxes(0, 1)
-
     grads, metrics = jax.lax.scan(
       microstep,
       jax.tree.map(jnp.zeros_like, state.params),
-      (jax.tree.map(split, batch), jax.random.split(rng, parts)),
+      (_microbatches(batch, parts), jax.random.split(rng, parts)),
     )
     grads = jax.tree.map(lambda g: g / parts, grads)
     metrics = jax.tree.map(jnp.sum, metrics)
@@ -68,3 +62,16 @@ def make_step(model, *, optimizer, settings, objective_settings, seed):
     return state, metrics
 
   return jax.jit(step_fn, donate_argnames=('state',))
+
+
+def _microbatches(batch, parts):
+  """Arrays [B, ...] as [parts, B / parts, ...].
+
+  Every device keeps rows of each microbatch, as it has rows of the batch.
+  """
+
+  def split(x):
+    rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
+    return rows.swapaxes(0, 1)
+
+  return jax.tree.map(split, batch)

@@ -6,13 +6,12 @@ from flax import traverse_util
 from reference_models import fresh
 
 from gr_jax.models.t5 import (
-  T5_SIZES,
   T5Config,
   T5Encoder,
   T5SelfAttention,
   relative_buckets,
-  t5_config,
 )
+from gr_jax.models.t5_sizes import T5_SIZES, t5_config
 from gr_jax.models.t5_text import T5
 from gr_jax.types import UserError
 
