@@ -65,7 +65,7 @@ def _train(settings, run_dir, prepared, mesh):
   from gr_jax import run_folder
   from gr_jax.models.retriever import Retriever
   from gr_jax.objectives.weighted_sum import bottleneck_alone
-  from gr_jax.training import initial, loop, step
+  from gr_jax.training import initial, interrupts, loop, step
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.mesh import put_batch
   from gr_jax.training.optimizer import make_optimizer
@@ -114,6 +114,7 @@ def _train(settings, run_dir, prepared, mesh):
       writer=_writer(stack, run_dir, training.steps, int(state.step)),
       hashes=hashes,
       hooks=_hooks(settings, run_dir, model, texts),
+      check_interrupt=stack.enter_context(interrupts.deferred()),
     )
 
 

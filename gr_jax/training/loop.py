@@ -21,6 +21,7 @@ def train_loop(
   writer,
   hashes,
   hooks,
+  check_interrupt,
 ):
   """Trains until `settings.steps`, from wherever `state` stands.
 
@@ -37,6 +38,7 @@ def train_loop(
     hashes: kept beside every checkpoint, compared on restore.
     hooks: functions (step, state) -> {'name': value}, called every
       `evaluate_every` steps once there are codes.
+    check_interrupt: called before each step, from interrupts.deferred.
 
   Returns:
     The state after the last step, saved.
@@ -47,6 +49,7 @@ def train_loop(
   log = _no_log if writer is None else writer.write
   window = _Window()
   for step in range(int(state.step), settings.steps):
+    check_interrupt()
     dense = step < settings.dense_steps
     if step == settings.dense_steps:
       state = start_codes(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from gr_jax import train
+from gr_jax.training import interrupts
 from gr_jax.training.loop import train_loop
 from gr_jax.training.state import TrainingSettings, TrainState
 from gr_jax.types import UserError
@@ -44,7 +46,14 @@ class Recorder:
     pass
 
 
-def run(settings, first=0, step_fn=None, hooks=(), logs=True):
+def run(
+  settings,
+  first=0,
+  step_fn=None,
+  hooks=(),
+  logs=True,
+  check_interrupt=lambda: None,
+):
   recorder, order = Recorder(), []
 
   def step(name):
@@ -80,6 +89,7 @@ def run(settings, first=0, step_fn=None, hooks=(), logs=True):
     writer=recorder if logs else None,
     hashes={'vocabulary': 'abc'},
     hooks=hooks,
+    check_interrupt=check_interrupt,
   )
   return recorder, order
 
@@ -168,3 +178,27 @@ def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
       step_fn=poisoned,
     )
   assert recorder is None
+
+
+def test_a_ctrl_c_waits_for_the_end_of_a_step():
+  order = []
+
+  def interrupted(state, batch):
+    signal.raise_signal(signal.SIGINT)
+    order.append('step done')
+    return state.replace(step=state.step + 1), {'loss': (jnp.float32(1), 1)}
+
+  settings = TrainingSettings(steps=8, dense_fraction=0.0)
+  with interrupts.deferred() as check, pytest.raises(KeyboardInterrupt):
+    run(settings, step_fn=interrupted, check_interrupt=check)
+  assert order == ['step done']
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+  with interrupts.deferred() as check:
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+      signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+      check()
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
