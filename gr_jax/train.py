@@ -110,25 +110,24 @@ def _train(settings, run_dir, prepared, mesh):
       batches=batches,
       put=functools.partial(put_batch, mesh),
       settings=training,
-      checkpoints=checkpoints,
-      writer=_writer(stack, run_dir, training.steps, int(state.step)),
-      hashes=hashes,
+      save=functools.partial(checkpoints.save, hashes=hashes),
+      log=_log(stack, run_dir, training.steps, int(state.step)),
       hooks=_hooks(settings, run_dir, model, texts),
       check_interrupt=stack.enter_context(interrupts.deferred()),
     )
 
 
-def _writer(stack, run_dir, steps, first_step):
-  """The logs of a run, which process 0 writes for all."""
+def _log(stack, run_dir, steps, first_step):
+  """Writes the logs of a run, which process 0 does for all."""
   import jax
 
   from gr_jax.training.logs import MetricWriter
 
   if jax.process_index():
-    return None
+    return lambda step, values: None
   writer = MetricWriter(run_dir / 'logs', steps, first_step)
   stack.callback(writer.close)
-  return writer
+  return writer.write
 
 
 def _start(settings, params, axes, optimizer, mesh, texts, checkpoints, hashes):

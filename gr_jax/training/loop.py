@@ -17,9 +17,8 @@ def train_loop(
   batches,
   put,
   settings,
-  checkpoints,
-  writer,
-  hashes,
+  save,
+  log,
   hooks,
   check_interrupt,
 ):
@@ -33,9 +32,8 @@ def train_loop(
     batches: iterator of batches with get_state, already at the state's step.
     put: function from a numpy batch to device arrays.
     settings: training.state.TrainingSettings.
-    checkpoints: training.checkpoints.Checkpoints.
-    writer: training.logs.MetricWriter; None on a process that writes no logs.
-    hashes: kept beside every checkpoint, compared on restore.
+    save: (step, state, state of the batches) -> None.
+    log: (step, {'name': value}) -> None.
     hooks: functions (step, state) -> {'name': value}, called every
       `evaluate_every` steps once there are codes.
     check_interrupt: called before each step, from interrupts.deferred.
@@ -46,7 +44,6 @@ def train_loop(
   Raises:
     UserError: a metric is not finite; no checkpoint is written after that.
   """
-  log = _no_log if writer is None else writer.write
   window = _Window()
   for step in range(int(state.step), settings.steps):
     check_interrupt()
@@ -64,18 +61,12 @@ def train_loop(
     if saving or staged or done % settings.log_every == 0:
       log(done, window.close(done))
     if saving:
-      checkpoints.save(done, state, batches.get_state(), hashes)
+      save(done, state, batches.get_state())
     if hooks and not dense and (last or done % settings.evaluate_every == 0):
       for hook in hooks:
         log(done, hook(done, state))
       window = _Window()
-  checkpoints.wait()
   return state
-
-
-def _no_log(step, values):
-  """What process 0 logs is the same everywhere."""
-  del step, values
 
 
 class _Window:

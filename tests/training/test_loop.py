@@ -1,7 +1,6 @@
 """The loop: stages, logs, saves, and what it does with a NaN."""
 
 import contextlib
-import dataclasses
 import signal
 
 import jax
@@ -39,20 +38,12 @@ class Recorder:
   def write(self, step, values):
     self.logs.append((step, values))
 
-  def save(self, step, state, data_state, hashes):
-    self.saves.append((step, float(state.params['seen']), data_state, hashes))
-
-  def wait(self):
-    pass
+  def save(self, step, state, data_state):
+    self.saves.append((step, float(state.params['seen']), data_state))
 
 
 def run(
-  settings,
-  first=0,
-  step_fn=None,
-  hooks=(),
-  logs=True,
-  check_interrupt=lambda: None,
+  settings, first=0, step_fn=None, hooks=(), check_interrupt=lambda: None
 ):
   recorder, order = Recorder(), []
 
@@ -85,9 +76,8 @@ def run(
     batches=Batches(first),
     put=lambda batch: batch,
     settings=settings,
-    checkpoints=recorder,
-    writer=recorder if logs else None,
-    hashes={'vocabulary': 'abc'},
+    save=recorder.save,
+    log=recorder.write,
     hooks=hooks,
     check_interrupt=check_interrupt,
   )
@@ -124,8 +114,8 @@ def test_logs_are_means_over_their_window_and_no_window_spans_the_stages():
 def test_saves_hold_state_and_position_of_the_data():
   recorder, _ = run(SETTINGS)
   assert recorder.saves == [
-    (4, 6.0, {'at': 4}, {'vocabulary': 'abc'}),
-    (7, 21.0, {'at': 7}, {'vocabulary': 'abc'}),
+    (4, 6.0, {'at': 4}),
+    (7, 21.0, {'at': 7}),
   ]
 
 
@@ -145,23 +135,16 @@ def test_hooks_run_once_there_are_codes():
 
 
 def test_only_process_0_writes_logs(tmp_path, monkeypatch):
-  """The others train, evaluate and save alike."""
-  calls = []
-  hook = lambda step, state: calls.append(step) or {'dev/R@10': 0.5}  # noqa: E731
-  settings = dataclasses.replace(SETTINGS, evaluate_every=4)
-  recorder, order = run(settings, hooks=(hook,), logs=False)
-  assert recorder.logs == []
-  assert (len(order), len(recorder.saves), calls) == (8, 2, [4, 7])
   with contextlib.ExitStack() as stack:
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
-    assert train._writer(stack, tmp_path, 7, 0) is None
+    train._log(stack, tmp_path, 7, 0)(1, {'loss': 1.0})
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(jax, 'process_index', lambda: 0)
-    writer = train._writer(stack, tmp_path, 7, 0)
-    writer.write(1, {'loss': 1.0})
+    log = train._log(stack, tmp_path, 7, 0)
+    log(1, {'loss': 1.0})
   # Closed with the stack, whatever ended it.
   with pytest.raises(ValueError, match='closed file'):
-    writer.write(2, {'loss': 1.0})
+    log(2, {'loss': 1.0})
 
 
 def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
