@@ -9,6 +9,9 @@ An indexer is a Flax module with
 
 import flax.struct
 import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
 
 
 @flax.struct.dataclass
@@ -28,3 +31,23 @@ class CodeAssignment:
   codes_BL: jax.Array
   codewords_BLD: jax.Array
   quantised_BD: jax.Array
+
+
+def learned_codebooks(positions, codes, width):
+  """Makes the parameter 'codebooks'; called from an indexer's `setup`.
+
+  Args:
+    positions: L.
+    codes: K.
+    width: D.
+
+  Returns:
+    [L, K, D] codewords, of unit length on average at the start.
+  """
+  return partitioning.param_with_axes(
+    'codebooks',
+    nn.initializers.normal(stddev=width**-0.5),
+    (positions, codes, width),
+    jnp.float32,
+    axes=('code_positions', 'codes', 'embed'),
+  )

@@ -5,9 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
-from gr_jax.indexers.interface import CodeAssignment
+from gr_jax.indexers.interface import CodeAssignment, learned_codebooks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +36,9 @@ class RandomIndexer(nn.Module):
   width: int
 
   def setup(self):
-    shape = (self.config.positions, self.config.codes, self.width)
-    self.codebooks_LKD = partitioning.param_with_axes(
-      'codebooks',
-      nn.initializers.normal(stddev=self.width**-0.5),
-      shape,
-      jnp.float32,
-      axes=('code_positions', 'codes', 'embed'),
+    config = self.config
+    self.codebooks_LKD = learned_codebooks(
+      config.positions, config.codes, self.width
     )
 
   def __call__(self, vectors_BD, documents_B, *, temperature, noise, rng):
