@@ -112,7 +112,8 @@ def collection_arguments(
   if settings.data_dir == PYTHON_DOCS:
     folder = cache_dir(settings, run_dir) / 'data' / PYTHON_DOCS
   elif settings.data_dir.startswith(IR_DATASETS):
-    name = settings.data_dir.removeprefix(IR_DATASETS)
+    # One folder an id: ids nest ('vaswani', 'vaswani/train'), folders must not.
+    name = settings.data_dir.removeprefix(IR_DATASETS).replace('/', '+')
     folder = cache_dir(settings, run_dir) / 'data' / name
   else:
     folder = pathlib.Path(settings.data_dir)

@@ -166,7 +166,7 @@ def test_collections_in_one_cache_do_not_meet(tmp_path):
     run_settings.collection_arguments(
       run(data_dir=name, cache_dir=str(tmp_path)), tmp_path / 'run'
     )[0]
-    for name in ('python_docs', 'ir_datasets:zoo', 'ir_datasets:heap')
+    for name in ('python_docs', 'ir_datasets:zoo', 'ir_datasets:zoo/heap')
   ]
   assert len(set(places)) == 3
   assert not {parent for place in places for parent in place.parents} & {

@@ -15,6 +15,7 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoder, CodeDecoderConfig
 from gr_jax.models.encoder import Encoder
 from gr_jax.models.t5 import T5Config
+from gr_jax.types import UserError
 
 _INDEXERS = {ResidualConfig: ResidualIndexer, RandomConfig: RandomIndexer}
 
@@ -28,6 +29,8 @@ class RetrieverConfig:
     indexer: semantic indexing module; its type chooses the kind.
     decoder: code decoder.
     width: D, of document and query vectors.
+    projection: whether a linear map stands between the encoder and the
+      vectors; without it `width` is the encoder's own.
     pooling: 'mean' or 'first', of the encoder's states.
     indexer_gradient: share of the generation loss's gradient that reaches
       codes and codebooks; 0 leaves the indexer to the other criteria.
@@ -37,6 +40,7 @@ class RetrieverConfig:
   indexer: ResidualConfig | RandomConfig = ResidualConfig()
   decoder: CodeDecoderConfig = CodeDecoderConfig()
   width: int = 384
+  projection: bool = True
   pooling: str = 'mean'
   indexer_gradient: float = 0.1
 
@@ -123,7 +127,13 @@ class Retriever(nn.Module):
   def setup(self):
     config = self.config
     self.encoder = Encoder(config.encoder, pooling=config.pooling)
-    self.projection = Projection(config.width)
+    if config.projection:
+      self.projection = Projection(config.width)
+    elif config.width != config.encoder.emb_dim:
+      raise UserError(
+        f'without a projection RetrieverConfig.width is that of the encoder, '
+        f'{config.encoder.emb_dim}, not {config.width}'
+      )
     kind = _INDEXERS[type(config.indexer)]
     self.indexer = kind(config.indexer, config.width)
     self.decoder = CodeDecoder(
@@ -180,6 +190,8 @@ class Retriever(nn.Module):
 
   def project(self, pooled_BE):
     """[B, D] unit vectors from what the encoder pooled."""
+    if not self.config.projection:
+      return unit_length(pooled_BE.astype(jnp.float32))
     return self.projection(pooled_BE)
 
   def encode(self, tokens_BS, deterministic=True):

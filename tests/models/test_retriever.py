@@ -19,6 +19,7 @@ from gr_jax.models.retriever import (
 from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, objective
 from gr_jax.training.mesh import check_axis_names
+from gr_jax.types import UserError
 
 STACK = T5Config(
   vocab_size=20,
@@ -132,6 +133,19 @@ def test_vectors_have_unit_length_and_start_as_the_encoders():
   np.testing.assert_allclose(
     vectors, pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True), rtol=1e-5
   )
+
+
+def test_without_a_projection_vectors_are_the_encoders():
+  model = Retriever(config(projection=False))
+  params = initial(model)['params']
+  assert 'projection' not in params
+  pooled = jax.random.normal(jax.random.key(5), (4, 8))
+  vectors = model.apply({'params': params}, pooled, method='project')
+  np.testing.assert_allclose(
+    vectors, pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True), rtol=1e-5
+  )
+  with pytest.raises(UserError, match='that of the encoder, 8, not 6'):
+    initial(Retriever(config(projection=False, width=6)))
 
 
 @pytest.mark.parametrize('share', [0.0, 0.3, 1.0])
