@@ -170,16 +170,26 @@ def test_an_interrupt_of_the_caller_alone_ends_the_door_tidily(tmp_path):
     'entry.run_main(main)\n'
   )
   begun = tmp_path / 'begun'
-  code = 'import sys\nfrom gr_jax import entry\nentry.run_main(lambda a:'
+  # A job that a shell starts in the background inherits SIGINT ignored.
+  code = (
+    'import signal\n'
+    'signal.signal(signal.SIGINT, signal.default_int_handler)\n'
+    'from gr_jax import entry\n'
+    'entry.run_main(lambda a:'
+  )
   process = subprocess.Popen(
     [sys.executable, '-c', f'{code} entry.run_apart("adoor", a))', str(begun)],
     stderr=subprocess.PIPE,
     text=True,
     env={**os.environ, 'PYTHONPATH': f'{tmp_path}:{ROOT}'},
   )
-  while not begun.exists():
-    assert process.poll() is None
-  process.send_signal(signal.SIGINT)
-  assert process.communicate(timeout=30)[1] == 'interrupted\n'
+  try:
+    while not begun.exists():
+      assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30)[1] == 'interrupted\n'
+  finally:
+    process.kill()
+    process.communicate()
   assert process.returncode == 130
   assert not begun.exists()
