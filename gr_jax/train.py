@@ -8,9 +8,11 @@ The same command goes on where an interrupted run stopped.
 
 import argparse
 import contextlib
+import importlib.util
 import pathlib
 
 from gr_jax import entry
+from gr_jax.types import UserError
 
 
 def main(arguments: list[str]) -> int:
@@ -50,15 +52,16 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
   run_folder.check_settings(settings, run_dir)
   with run_folder.held(run_dir):
     prepared = run_folder.prepared_examples(settings, run_dir)
+    asked = _dev_questions(settings, run_dir)
     run_folder.keep_settings(settings, run_dir, config_text)
     for name, rate in settings.loader.rates.items():
       if rate and not len(prepared.sources.get(name, (None,))):
         print(f'{name}: the collection has no such examples', flush=True)
     with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
-      _train(settings, run_dir, prepared, mesh)
+      _train(settings, run_dir, prepared, asked, mesh)
 
 
-def _train(settings, run_dir, prepared, mesh):
+def _train(settings, run_dir, prepared, asked, mesh):
   """Builds the parts of a run and hands them to the loop."""
   import functools
 
@@ -112,7 +115,7 @@ def _train(settings, run_dir, prepared, mesh):
       settings=training,
       save=functools.partial(checkpoints.save, hashes=hashes),
       log=_log(stack, run_dir, training.steps, int(state.step)),
-      hooks=_hooks(settings, run_dir, model, texts),
+      hooks=_hooks(settings, model, texts, asked),
       check_interrupt=stack.enter_context(interrupts.deferred()),
     )
 
@@ -181,16 +184,30 @@ def _start_codes(settings, texts, optimizer, state):
   )
 
 
-def _hooks(settings, run_dir, model, texts):
-  """What the loop calls every `evaluate_every` steps."""
+def _dev_questions(settings, run_dir):
+  """What the loop asks, read before anything takes long; None for nothing."""
   if not settings.training.evaluate_every:
-    return ()
+    return None
+  if importlib.util.find_spec('ir_measures') is None:
+    raise UserError(
+      'TrainingSettings.evaluate_every needs ir_measures: pip install '
+      "'gr_jax[baselines]', or set it to 0"
+    )
   from gr_jax import run_settings
   from gr_jax.data.collection import Collection
+  from gr_jax.evaluation import judging
+
+  folder = run_settings.collection_arguments(settings, run_dir)
+  return judging.questions(Collection(*folder), 'dev')
+
+
+def _hooks(settings, model, texts, asked):
+  """What the loop calls every `evaluate_every` steps."""
+  if asked is None:
+    return ()
   from gr_jax.evaluation.in_loop import dev_hook
 
-  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
-  return (dev_hook(model, settings, collection, texts),)
+  return (dev_hook(model, settings, asked, texts),)
 
 
 if __name__ == '__main__':

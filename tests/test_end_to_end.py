@@ -5,12 +5,19 @@ import json
 import pathlib
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
 from tiny_collection import write_collection
 
-from gr_jax import configuration, index_corpus, run_settings, train
+from gr_jax import (
+  configuration,
+  index_corpus,
+  run_folder,
+  run_settings,
+  train,
+)
 from gr_jax.evaluate import evaluate
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.logs import read_jsonl
@@ -134,6 +141,17 @@ def test_an_encoder_smaller_than_the_vocabulary_is_refused(trained):
   )
   with pytest.raises(UserError, match='encoder 20 vectors'):
     train.train(changed, run_dir.parent / 'other')
+
+
+def test_a_missing_dev_split_is_refused_before_anything_takes_long(
+  tmp_path, monkeypatch
+):
+  (write_collection(tmp_path / 'data') / 'qrels' / 'dev.tsv').unlink()
+  prepared = types.SimpleNamespace(sources={})
+  monkeypatch.setattr(run_folder, 'prepared_examples', lambda *_: prepared)
+  run = settings(tmp_path, 'TrainingSettings.evaluate_every=10')
+  with pytest.raises(UserError, match="no split 'dev'"):
+    train.train(run, tmp_path / 'run')
 
 
 def test_search_answers_without_tensorflow(trained):

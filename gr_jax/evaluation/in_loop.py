@@ -1,6 +1,5 @@
 """Evaluation while training: index the corpus as it is now, search dev."""
 
-from gr_jax.data.collection import Collection
 from gr_jax.evaluation import judging, protocol
 from gr_jax.evaluation.generative import Generative
 from gr_jax.evaluation.identifiers import identifier_statistics
@@ -8,19 +7,18 @@ from gr_jax.retrieval.building import build_index
 from gr_jax.retrieval.searcher import Searcher
 
 
-def dev_hook(model, settings, collection: Collection, texts):
+def dev_hook(model, settings, asked: judging.Questions, texts):
   """A hook of the training loop.
 
   Args:
     model: Retriever.
     settings: of the run.
-    collection: whose 'dev' split is asked.
+    asked: queries and judgements of the dev split.
     texts: run_folder.Texts.
 
   Returns:
     (step, state) -> {'dev/R@10': ..., 'dev/uniqueness': ...}.
   """
-  asked = judging.questions(collection, 'dev')
   blank = [''] * len(texts.prepared.document_ids)
 
   def hook(step, state):

@@ -12,7 +12,7 @@ from tiny_run import (
 
 from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
-from gr_jax.evaluation import in_loop
+from gr_jax.evaluation import in_loop, judging
 from gr_jax.models.retriever import Retriever
 from gr_jax.retrieval.searcher import SearchSettings
 
@@ -51,7 +51,7 @@ def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path, monkeypatch):
   hook = in_loop.dev_hook(
     model,
     types.SimpleNamespace(search=search),
-    collection,
+    judging.questions(collection, 'dev'),
     types.SimpleNamespace(prepared=prepared, documents=documents),
   )
   params = init_params(model, 0)
