@@ -53,9 +53,10 @@ class TrainingSettings:
         f'evaluate_every must be 0 for never, or more, got '
         f'{self.evaluate_every}'
       )
-    if not 0 <= self.dense_fraction <= 1:
+    # The whole of the steps would leave codebooks that never started.
+    if not 0 <= self.dense_fraction < 1:
       raise UserError(
-        f'dense_fraction must be from 0 to 1, got {self.dense_fraction}'
+        f'dense_fraction must be from 0 to below 1, got {self.dense_fraction}'
       )
 
   @property

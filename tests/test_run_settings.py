@@ -1,0 +1,61 @@
+"""Settings that would train nothing are refused; controls change one thing."""
+
+import dataclasses
+import pathlib
+
+import pytest
+
+from gr_jax.indexers.random_codes import RandomConfig
+from gr_jax.objectives.weighted_sum import ObjectiveSettings
+from gr_jax.run_settings import RunSettings, control
+from gr_jax.training.state import TrainingSettings
+from gr_jax.types import UserError
+
+
+@pytest.mark.parametrize(
+  'changes, expected',
+  [
+    ({'steps': 0}, 'steps must be at least 1, got 0'),
+    ({'accumulate': 0}, 'accumulate must be at least 1'),
+    ({'evaluate_every': -1}, 'evaluate_every must be 0'),
+    ({'dense_fraction': -0.1}, 'dense_fraction must be from 0'),
+    # Codebooks would never start.
+    ({'dense_fraction': 1.0}, 'to below 1, got 1.0'),
+  ],
+)
+def test_training_settings_out_of_range(changes, expected):
+  with pytest.raises(UserError, match=expected):
+    TrainingSettings(**changes)
+
+
+def test_a_dense_stage_needs_its_criterion():
+  objective = ObjectiveSettings(bottleneck=0.0)
+  with pytest.raises(UserError, match='dense_fraction = 0, or a weight'):
+    RunSettings('runs/a', objective=objective)
+  training = TrainingSettings(dense_fraction=0.0)
+  RunSettings('runs/a', objective=objective, training=training)
+
+
+@pytest.mark.parametrize(
+  'name, criteria',
+  [
+    ('random_ids', {'generation', 'bottleneck'}),
+    ('dense_only', {'bottleneck'}),
+  ],
+)
+def test_controls_keep_budget_data_and_decoder(name, criteria):
+  run = RunSettings('runs/a', seed=3)
+  changed = control(run, name, pathlib.Path('runs/a'))
+  kept = {
+    field.name
+    for field in dataclasses.fields(ObjectiveSettings)
+    if field.name != 'temperature' and getattr(changed.objective, field.name)
+  }
+  assert kept == criteria
+  assert changed.training == run.training
+  assert changed.loader == run.loader
+  assert changed.model.decoder == run.model.decoder
+  assert changed.cache_dir == str(pathlib.Path('runs/a').absolute())
+  indexer = changed.model.indexer
+  assert (indexer.positions, indexer.codes) == (8, 128)
+  assert isinstance(indexer, RandomConfig) == (name == 'random_ids')
