@@ -4,8 +4,9 @@ A T5 decoder stack over code positions. Its head is tied to the indexer's
 codebooks: with r_t = h_q minus the codewords chosen so far and d_t what the
 stack adds, the score of code k is -gamma_t |r_t + d_t - E_t,k|^2. The stack's
 output starts at zero, so that the untrained head is a nearest-code beam search
-of the query in the dense space (docs/method notes of RIPOR, arXiv 2311.09134,
-and DGI, arXiv 2603.10409; the combination is our reconstruction).
+of the query in the dense space. Raw scores are summed by RIPOR (arXiv
+2311.09134), tied and scaled heads are DGI's (arXiv 2603.10409); the combination
+is our reconstruction.
 """
 
 import dataclasses
