@@ -27,12 +27,13 @@ TABLE = {
   'entry': {'types'},
   'progress': set(),
   'locks': {'types'},
-  'data': {'types'},
+  'checksums': set(),
+  'data': {'types', 'checksums'},
   'objectives': {'types'},
   'indexers': {'types'},
-  'models': {'types', 'indexers', 'objectives'},
+  'models': {'types', 'checksums', 'indexers', 'objectives'},
   'decoding': {'types'},
-  'index': {'types', 'locks', 'decoding'},
+  'index': {'types', 'checksums', 'locks', 'decoding'},
   # The indexers, for what codebooks start from.
   'training': {'types', 'progress', 'models', 'indexers', 'objectives'},
   # The settings of a run come as data from the index.

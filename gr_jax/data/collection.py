@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Collection as Container
 from collections.abc import Iterator
 
+from gr_jax.checksums import file_sha256
 from gr_jax.data import qrels
 from gr_jax.data.records import (
   MAX_CHARACTERS,
@@ -328,12 +329,3 @@ def _metadata(record: dict) -> dict[str, object]:
   if both := rest.keys() & metadata.keys():
     raise BadRecordError(f'{sorted(both)} stand in the record and its metadata')
   return {**rest, **metadata}
-
-
-def file_sha256(path: pathlib.Path) -> str:
-  """SHA-256 of a file's bytes, in hexadecimal."""
-  digest = hashlib.sha256()
-  with path.open('rb') as file:
-    while chunk := file.read(_CHUNK_BYTES):
-      digest.update(chunk)
-  return digest.hexdigest()

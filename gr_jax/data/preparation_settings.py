@@ -6,7 +6,8 @@ import importlib.util
 import json
 import pathlib
 
-from gr_jax.data.collection import Collection, file_sha256
+from gr_jax.checksums import file_sha256
+from gr_jax.data.collection import Collection
 from gr_jax.types import UserError, near_miss
 
 # Raised whenever the same inputs would give other examples or another layout.

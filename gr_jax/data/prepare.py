@@ -24,7 +24,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from gr_jax.data.collection import Collection, file_sha256
+from gr_jax.checksums import file_sha256
+from gr_jax.data.collection import Collection
 from gr_jax.data.folders import new_folder
 from gr_jax.data.preparation_settings import (
   FORMAT,

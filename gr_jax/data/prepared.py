@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gr_jax.data.collection import file_sha256
+from gr_jax.checksums import file_sha256
 from gr_jax.data.preparation_settings import (
   FORMAT,
   PreparationSettings,

@@ -14,6 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from gr_jax.checksums import file_sha256
 from gr_jax.decoding.trie import Trie, build_trie
 from gr_jax.index import manifest as manifests
 from gr_jax.index import versions
@@ -268,7 +269,7 @@ def _array(directory: pathlib.Path, name: str) -> np.ndarray:
 def _id_table_sha256(directory: pathlib.Path) -> str:
   """One digest of which document has which identifier."""
   names = ('codes.npy', 'document_ids.txt', 'document_ids_offsets.npy')
-  digests = [manifests.file_sha256(directory / name) for name in names]
+  digests = [file_sha256(directory / name) for name in names]
   table = np.frombuffer(bytes.fromhex(''.join(digests)), np.uint8)
   return manifests.arrays_sha256({'id_table': table})
 

@@ -8,18 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from gr_jax.checksums import file_sha256
 from gr_jax.types import UserError
 
 FORMAT = 2
 NAME = 'manifest.json'
 # Files up to this size are hashed at every load: some milliseconds in all.
 SMALL_FILE = 1 << 22
-
-
-def file_sha256(path: pathlib.Path) -> str:
-  """Hex digest of a file's bytes."""
-  with path.open('rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:

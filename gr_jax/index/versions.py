@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 
 from gr_jax import locks
+from gr_jax.checksums import file_sha256
 from gr_jax.index import manifest
 from gr_jax.types import UserError
 
@@ -68,7 +69,7 @@ def new_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
       raise
     _sync_tree(building)
     name = f'v{number + 1:06d}'
-    checksum = manifest.file_sha256(building / manifest.NAME)
+    checksum = file_sha256(building / manifest.NAME)
     building.rename(path / name)
     _sync(path)
     _point_to(path, f'{name} {checksum}\n')

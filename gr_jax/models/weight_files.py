@@ -13,6 +13,7 @@ import pathlib
 
 import numpy as np
 
+from gr_jax.checksums import file_sha256
 from gr_jax.types import UserError, near_miss
 
 _HUB_FILES = ('*.json', '*.safetensors', '*.txt', '*.model')
@@ -120,12 +121,6 @@ def read_config(folder: pathlib.Path) -> dict:
   if not isinstance(config, dict):
     raise UserError(f'{path} should hold a JSON object.')
   return config
-
-
-def file_sha256(path: pathlib.Path) -> str:
-  """Hexadecimal sha256 of a file."""
-  with open(path, 'rb') as file:
-    return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
 def files_sha256(paths: list[pathlib.Path]) -> str:

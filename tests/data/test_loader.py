@@ -9,8 +9,8 @@ import types
 import numpy as np
 import pytest
 
+from gr_jax.checksums import file_sha256
 from gr_jax.data import loader, prepared, shard_files
-from gr_jax.data.collection import file_sha256
 from gr_jax.data.preparation_settings import FORMAT, PreparationSettings
 from gr_jax.types import UserError
 

@@ -11,7 +11,8 @@ import pytest
 import reference_models
 from flax import serialization, traverse_util
 
-from gr_jax.models import import_weights, t5x_checkpoints, weight_files
+from gr_jax.checksums import file_sha256
+from gr_jax.models import import_weights, t5x_checkpoints
 from gr_jax.models.bert import BertConfig, BertEncoder
 from gr_jax.models.import_weights import import_bert, import_t5
 from gr_jax.models.t5 import T5Encoder
@@ -100,7 +101,7 @@ def test_bert(tmp_path, prefix):
   kernel = params['encoder']['layers_1']['mlp']['wi']['kernel']
   np.testing.assert_array_equal(kernel, arrays[name].T)
   weights = tmp_path / 'model.safetensors'
-  assert provenance.sha256 == weight_files.file_sha256(weights)
+  assert provenance.sha256 == file_sha256(weights)
   assert provenance.source == source
 
 
