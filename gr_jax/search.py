@@ -19,9 +19,19 @@ _LINES_AT_ONCE = 32
 _SEARCH = {
   'beams': (int, 'identifiers kept while decoding'),
   'documents_scored': (int, 'documents scored for a query at most'),
-  'generative_weight': (float, "of the identifier's score"),
   'dense_weight': (float, 'of the dot product of the vectors'),
+  'fusion': (str, 'log_linear or reciprocal: how the identifier counts'),
+  'generative_weight': (float, "of the identifier's score (log_linear)"),
+  'reciprocal_weight': (float, "of the identifier's place (reciprocal)"),
+  'reciprocal_decay': (float, 'how fast a place loses worth (reciprocal)'),
 }
+# Which fusion reads a flag: naming the flag asks for the fusion.
+_READ_BY = {
+  'generative_weight': 'log_linear',
+  'reciprocal_weight': 'reciprocal',
+  'reciprocal_decay': 'reciprocal',
+}
+_METAVARS = {int: 'N', float: 'WEIGHT', str: 'KIND'}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,14 +65,26 @@ def add_search_flags(parser: argparse.ArgumentParser) -> None:
     'how to search', 'default: what the index was saved with'
   )
   for name, (kind, meaning) in _SEARCH.items():
-    metavar = 'N' if kind is int else 'WEIGHT'
-    group.add_argument(f'--{name}', type=kind, metavar=metavar, help=meaning)
+    group.add_argument(
+      f'--{name}', type=kind, metavar=_METAVARS[kind], help=meaning
+    )
 
 
-def search_changes(flags: argparse.Namespace) -> dict[str, int | float]:
-  """The fields of SearchSettings that the flags change."""
+def search_changes(flags: argparse.Namespace) -> dict[str, int | float | str]:
+  """The fields of SearchSettings that the flags change.
+
+  A weight asks for the fusion that reads it, whatever the index was saved
+  with; a weight that the fusion would not read is refused.
+  """
   given = {name: getattr(flags, name) for name in _SEARCH}
-  return {name: value for name, value in given.items() if value is not None}
+  changes = {name: value for name, value in given.items() if value is not None}
+  for name, kind in _READ_BY.items():
+    if name in changes and changes.setdefault('fusion', kind) != kind:
+      raise UserError(
+        f'--{name} is of --fusion={kind}, the other flags ask for '
+        f'{changes["fusion"]!r}: leave out one of them'
+      )
+  return changes
 
 
 def keep_compiled() -> None:

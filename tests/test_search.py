@@ -115,6 +115,40 @@ def test_flags_change_the_search_of_the_index(saved, capsys):
   assert searcher.settings.batch_sizes == (1, 8)
 
 
+@pytest.mark.parametrize(
+  ('arguments', 'expected'),
+  [
+    ([], {}),
+    (
+      ['--generative_weight=.1'],
+      {'generative_weight': 0.1, 'fusion': 'log_linear'},
+    ),
+    (
+      ['--reciprocal_decay=.1'],
+      {'reciprocal_decay': 0.1, 'fusion': 'reciprocal'},
+    ),
+    (['--fusion=reciprocal'], {'fusion': 'reciprocal'}),
+    (['--dense_weight=2'], {'dense_weight': 2.0}),
+  ],
+)
+def test_a_weight_asks_for_the_fusion_that_reads_it(arguments, expected):
+  flags = search._parser().parse_args(['--index=x', *arguments])
+  assert search.search_changes(flags) == expected
+
+
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    ['--fusion=log_linear', '--reciprocal_weight=1'],
+    ['--generative_weight=1', '--reciprocal_weight=1'],
+  ],
+)
+def test_a_weight_that_nothing_reads_is_refused(arguments):
+  flags = search._parser().parse_args(['--index=x', *arguments])
+  with pytest.raises(UserError, match='reciprocal_weight is of --fusion=rec'):
+    search.search_changes(flags)
+
+
 def test_queries_come_from_stdin(saved, capsys, monkeypatch):
   path, documents = saved
   text = f'{documents[3]}\n\n{documents[4]}\n'

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from gr_jax.decoding.beam import FLOOR, Beams, beam_search
 from gr_jax.decoding.trie import TrieTables
+from gr_jax.retrieval.fusion import Weights, fuse
 from gr_jax.types import NO_DOC
 
 
@@ -22,16 +23,20 @@ class Candidates:
     scores_BC: final scores, FLOOR where there is no document.
     generative_BC: scores of the documents' identifiers.
     dense_BC: dot products of query and document vectors.
+    ranks_BC: places of the documents' identifiers in generative order, from
+      0; NO_DOC where there is no document.
   """
 
   documents_BC: jax.Array
   scores_BC: jax.Array
   generative_BC: jax.Array
   dense_BC: jax.Array
+  ranks_BC: jax.Array
 
 
 @functools.partial(
-  jax.jit, static_argnames=('model', 'length', 'width', 'candidates', 'k')
+  jax.jit,
+  static_argnames=('model', 'fusion', 'length', 'width', 'candidates', 'k'),
 )
 def search_program(
   model: Any,
@@ -40,8 +45,9 @@ def search_program(
   vectors_ND: jax.Array,
   tokens_BS: jax.Array,
   budget: jax.Array,
-  weights: tuple[jax.Array, jax.Array],
+  weights: Weights,
   *,
+  fusion: str,
   length: int,
   width: int,
   candidates: int,
@@ -57,7 +63,8 @@ def search_program(
     vectors_ND: the index's document vectors, padded.
     tokens_BS: the queries, 0 pads.
     budget: int32, documents scored for a query at most.
-    weights: of the generative and of the dense score.
+    weights: of the parts of a final score.
+    fusion: how the parts are joined, of fusion.KINDS.
     length: L, codes of an identifier.
     width: W, beams.
     candidates: C, room for `budget` documents.
@@ -81,7 +88,10 @@ def search_program(
   documents_BC, beams_BC = expand_buckets(beams, tables, candidates, budget)
   generative_BC = jnp.take_along_axis(beams.scores_BW, beams_BC, axis=1)
   dense_BC = dense_scores(encoding.vectors_BD, vectors_ND, documents_BC)
-  found = _fused(documents_BC, generative_BC, dense_BC, weights)
+  scores_BC = fuse(fusion, weights, dense_BC, generative_BC, beams_BC)
+  found = _without_empty(
+    Candidates(documents_BC, scores_BC, generative_BC, dense_BC, beams_BC)
+  )
   # Stable: equal scores keep the generative order.
   _, best_BC = jax.lax.top_k(found.scores_BC, k)
   ranked = jax.tree.map(
@@ -90,20 +100,18 @@ def search_program(
   return ranked, jnp.sum(documents_BC != NO_DOC, axis=1, dtype=jnp.int32)
 
 
-def _fused(
-  documents_BC: jax.Array,
-  generative_BC: jax.Array,
-  dense_BC: jax.Array,
-  weights: tuple[jax.Array, jax.Array],
-) -> Candidates:
-  """Candidates with their final scores, all FLOOR where there is none."""
-  scores_BC = weights[0] * generative_BC + weights[1] * dense_BC
+def _without_empty(found: Candidates) -> Candidates:
+  """The same with FLOOR and NO_DOC in places that hold no document."""
 
-  def kept(scores):
-    return jnp.where(documents_BC != NO_DOC, scores, FLOOR)
+  def kept(rows, empty):
+    return jnp.where(found.documents_BC != NO_DOC, rows, empty)
 
   return Candidates(
-    documents_BC, kept(scores_BC), kept(generative_BC), kept(dense_BC)
+    found.documents_BC,
+    kept(found.scores_BC, FLOOR),
+    kept(found.generative_BC, FLOOR),
+    kept(found.dense_BC, FLOOR),
+    kept(found.ranks_BC, NO_DOC),
   )
 
 

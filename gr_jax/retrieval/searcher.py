@@ -12,8 +12,9 @@ import numpy as np
 from gr_jax.decoding.beam import FLOOR
 from gr_jax.decoding.trie import capacity
 from gr_jax.index.index import Index
+from gr_jax.retrieval import fusion as fusions
 from gr_jax.retrieval.program import encode_program, search_program
-from gr_jax.types import NO_DOC, UserError
+from gr_jax.types import NO_DOC, UserError, near_miss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,8 +26,16 @@ class SearchSettings:
       are of use.
     fraction: documents scored for a query, as a share of the corpus.
     documents_scored: the same as a number, instead of the share.
-    generative_weight: of the identifier's score in the final score.
+    fusion: how the parts of the final score are joined: 'log_linear'
+      (dense_weight * dense + generative_weight * generative) or 'reciprocal'
+      (dense_weight * dense + reciprocal_weight / (reciprocal_decay * place of
+      the identifier + 1)).
+    generative_weight: of the identifier's score, for 'log_linear'.
     dense_weight: of the dot product of query and document vectors.
+    reciprocal_weight: of the identifier's place, for 'reciprocal'.
+    reciprocal_decay: how fast a place loses its worth, for 'reciprocal'.
+    fit_on: split on which indexing chooses fusion and weights, instead of
+      those above; '' to keep them. Collections without 'dev' keep them too.
     batch_sizes: queries of a compiled program; smaller batches are padded to
       the next of them, larger ones are cut.
     vector_type: 'float16' or 'float32', what the index keeps vectors in.
@@ -35,8 +44,12 @@ class SearchSettings:
   beams: int = 100
   fraction: float = 0.05
   documents_scored: int | None = None
+  fusion: str = 'log_linear'
   generative_weight: float = 0.005
   dense_weight: float = 1.0
+  reciprocal_weight: float = 0.6
+  reciprocal_decay: float = 0.03
+  fit_on: str = 'dev'
   batch_sizes: tuple[int, ...] = (1, 32)
   vector_type: str = 'float16'
 
@@ -47,9 +60,22 @@ class SearchSettings:
     _require(
       budget is None or budget >= 1, 'documents_scored', '1 or more', budget
     )
-    for name in ('generative_weight', 'dense_weight'):
+    for name in ('generative_weight', 'dense_weight', 'reciprocal_weight'):
       weight = getattr(self, name)
       _require(math.isfinite(weight), name, 'finite', weight)
+    decay = self.reciprocal_decay
+    _require(
+      0 <= decay < math.inf, 'reciprocal_decay', 'finite, 0 or more', decay
+    )
+    _require(
+      self.fusion in fusions.KINDS,
+      'fusion',
+      ' or '.join(map(repr, fusions.KINDS)),
+      f'{self.fusion!r}{near_miss(self.fusion, fusions.KINDS)}',
+    )
+    _require(
+      self.fit_on != 'test', 'fit_on', "no test split, as 'dev'", "'test'"
+    )
     sizes = self.batch_sizes
     _require(
       bool(sizes) and min(sizes) >= 1 and list(sizes) == sorted(sizes),
@@ -62,6 +88,16 @@ class SearchSettings:
       'vector_type',
       "'float16' or 'float32'",
       repr(self.vector_type),
+    )
+
+  @property
+  def weights(self) -> fusions.Weights:
+    """The weights of both ways to join the parts."""
+    return fusions.Weights(
+      dense=self.dense_weight,
+      generative=self.generative_weight,
+      reciprocal=self.reciprocal_weight,
+      decay=self.reciprocal_decay,
     )
 
   def budget(self, documents: int) -> int:
@@ -106,6 +142,8 @@ class SearchBatch:
     scores_BC: what they are ranked by, FLOOR where there is no document.
     generative_BC: scores of their identifiers.
     dense_BC: dot products with the queries' vectors.
+    ranks_BC: places of their identifiers in generative order, from 0; NO_DOC
+      where there is no document.
     documents_scored_B: distinct documents that received a final score.
     code_scores_B: scores of a code for a beam: K for the root, then W x K for
       each of the L - 1 codes that follow.
@@ -115,6 +153,7 @@ class SearchBatch:
   scores_BC: np.ndarray
   generative_BC: np.ndarray
   dense_BC: np.ndarray
+  ranks_BC: np.ndarray
   documents_scored_B: np.ndarray
   code_scores_B: np.ndarray
 
@@ -234,10 +273,8 @@ class Searcher:
       self._vectors_ND,
       jnp.asarray(tokens_BS),
       jnp.int32(self._budget),
-      (
-        jnp.float32(self.settings.generative_weight),
-        jnp.float32(self.settings.dense_weight),
-      ),
+      jax.tree.map(jnp.float32, self.settings.weights),
+      fusion=self.settings.fusion,
       length=length,
       width=self._width,
       candidates=self._room,
@@ -260,6 +297,7 @@ class Searcher:
       scores_BC=host(ranked.scores_BC, floor),
       generative_BC=host(ranked.generative_BC, floor),
       dense_BC=host(ranked.dense_BC, floor),
+      ranks_BC=host(ranked.ranks_BC, NO_DOC),
       documents_scored_B=np.asarray(scored_B)[:count],
       code_scores_B=np.full(count, code_scores, np.int64),
     )

@@ -25,6 +25,7 @@ def fake_searcher(documents):
       scores_BC,
       scores_BC,
       scores_BC,
+      np.zeros_like(documents_BC),
       np.full(len(texts), 2),
       np.full(len(texts), 640),
     )
