@@ -3,7 +3,12 @@ import math
 import numpy as np
 import pytest
 
-from gr_jax.evaluation.metrics import NAMES, paired_bootstrap, score
+from gr_jax.evaluation.metrics import (
+  NAMES,
+  bootstrap_means,
+  paired_bootstrap,
+  score,
+)
 from gr_jax.evaluation.rankings import Rankings
 from gr_jax.types import NO_DOC, Judgement, UserError
 
@@ -110,3 +115,36 @@ def test_bootstrap_is_paired_and_repeatable():
   assert paired_bootstrap(a, b, 4, 300) != paired_bootstrap(a, b, 5, 300)
   with pytest.raises(UserError, match='same queries'):
     paired_bootstrap(a, b[:-1])
+
+
+def test_bootstrap_over_seeds_pairs_them_and_counts_their_spread():
+  rng = np.random.default_rng(5)
+  shared = rng.normal(0, 10, (3, 200))
+  # The same shift for each seed, each with another level of its own.
+  shift = paired_bootstrap(shared + 0.1, shared, samples=500)
+  assert shift.low == pytest.approx(0.1)
+  assert shift.high == pytest.approx(0.1)
+  same = paired_bootstrap(shared, shared, samples=500)
+  assert (same.mean, same.low, same.high) == (0, 0, 0)
+  # Seeds paired across each other would not see a constant shift.
+  wrong = paired_bootstrap(shared + 0.1, shared[::-1], samples=500)
+  assert wrong.high - wrong.low > 0.5
+  # What differs from seed to seed widens the interval, as queries alone do not.
+  noise = rng.normal(0, 0.1, (3, 200))
+  by_seed = noise + np.array([[-1.0], [0.0], [1.0]])
+  zero = np.zeros((3, 200))
+  interval = paired_bootstrap(by_seed, zero, samples=2000)
+  assert interval.low < -0.5 and interval.high > 0.5
+  flat = paired_bootstrap(by_seed.mean(axis=0), zero[0], samples=2000)
+  assert flat.high - flat.low < 0.1
+
+
+def test_many_intervals_are_those_of_each():
+  rng = np.random.default_rng(6)
+  one, two = rng.random((2, 90)), rng.random((1, 90)) - 2
+  both = bootstrap_means([one, two], seed=1, samples=3000)
+  assert both[0].mean == pytest.approx(one.mean())
+  assert both[1].mean == pytest.approx(two.mean())
+  assert both[1].high < 0 < both[0].low
+  alone = paired_bootstrap(two[0], np.zeros(90), seed=1, samples=3000)
+  assert (both[1].low, both[1].high) == pytest.approx((alone.low, alone.high))
