@@ -57,6 +57,9 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
   folders = {}
   for name in names:
     changed = run_settings.control(settings, name, run_dir)
+    # It is searched with the weights of the run: to fit others would be idle.
+    search_settings = dataclasses.replace(changed.search, fit_on='')
+    changed = dataclasses.replace(changed, search=search_settings)
     folder = run_dir / 'controls' / name
 
     def make(folder, changed=changed):
@@ -112,8 +115,16 @@ def _setting(settings, split, command, index, how):
     search={
       'beams': how.beams,
       'documents_scored': how.budget(len(index)),
-      'generative_weight': how.generative_weight,
       'dense_weight': how.dense_weight,
+      'fusion': how.fusion,
+      **(
+        {'generative_weight': how.generative_weight}
+        if how.fusion == 'log_linear'
+        else {
+          'reciprocal_weight': how.reciprocal_weight,
+          'reciprocal_decay': how.reciprocal_decay,
+        }
+      ),
     },
   )
 
@@ -126,7 +137,7 @@ def evaluate(
   output: pathlib.Path | None = None,
   batch: int = 256,
   command: str = '',
-  changes: Mapping[str, int | float] | None = None,
+  changes: Mapping[str, int | float | str] | None = None,
 ) -> dict[str, object]:
   """Measures all systems on a split, prints the table, writes the files.
 

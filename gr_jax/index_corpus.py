@@ -9,6 +9,9 @@ import pathlib
 from gr_jax import entry
 from gr_jax.types import UserError
 
+# May be missing, unlike a split of another name to fit on.
+_DEV = 'dev'
+
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
@@ -42,22 +45,20 @@ def index_run(
     The folder of the new version.
   """
   from gr_jax import run_folder, run_settings
-  from gr_jax.data.prepared import PreparedData
+  from gr_jax.data.collection import Collection
   from gr_jax.models.retriever import Retriever
   from gr_jax.retrieval.building import build_index
   from gr_jax.retrieval.opening import saved_settings
+  from gr_jax.retrieval.searcher import Searcher
   from gr_jax.settings import to_json
 
   entry.refuse_several_processes()
   run_dir = run_dir.absolute()
   settings = run_folder.read_settings(run_dir)
   params, hashes = _restore(run_dir, checkpoint)
-  prepared = PreparedData(
-    run_settings.cache_dir(settings, run_dir) / 'prepared'
-  )
-  vocabulary = prepared.vocabulary()
-  _check_prepared(run_dir, prepared, vocabulary, hashes)
-  titles, snippets = _shown(settings, run_dir, prepared)
+  prepared, vocabulary = _prepared(settings, run_dir, hashes)
+  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
+  titles, snippets = _shown(collection, prepared)
   model = Retriever(settings.model)
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
   index = build_index(
@@ -69,8 +70,14 @@ def index_run(
     titles,
     snippets,
   )
+  search = _fitted(
+    Searcher(
+      index, model, params, vocabulary, prepared.query_length, settings.search
+    ),
+    collection,
+  )
   saved = saved_settings(
-    settings.model, settings.search, prepared.query_length, to_json(settings)
+    settings.model, search, prepared.query_length, to_json(settings)
   )
   inputs = {
     'corpus': prepared.manifest['corpus_sha256'],
@@ -98,8 +105,15 @@ def _restore(run_dir: pathlib.Path, checkpoint: int | None):
     checkpoints.close()
 
 
-def _check_prepared(run_dir, prepared, vocabulary, hashes) -> None:
-  """Refuses prepared texts other than those that the run was trained on."""
+def _prepared(settings, run_dir, hashes):
+  """Prepared texts and their vocabulary, those that the run was trained on."""
+  from gr_jax import run_settings
+  from gr_jax.data.prepared import PreparedData
+
+  prepared = PreparedData(
+    run_settings.cache_dir(settings, run_dir) / 'prepared'
+  )
+  vocabulary = prepared.vocabulary()
   found = {
     'vocabulary': vocabulary.sha256,
     'examples': prepared.manifest['inputs_sha256'],
@@ -111,26 +125,40 @@ def _check_prepared(run_dir, prepared, vocabulary, hashes) -> None:
         f'{prepared.directory} has {sha256[:12]}: give its gr_jax.train '
         'command again with the former data, or train in another RUN_DIR'
       )
+  return prepared, vocabulary
 
 
-def _shown(settings, run_dir, prepared) -> tuple[list[str], list[str]]:
+def _shown(collection, prepared) -> tuple[list[str], list[str]]:
   """Titles and snippets; refuses a corpus that changed since."""
-  from gr_jax import run_settings
-  from gr_jax.data.collection import Collection
   from gr_jax.index.index import SNIPPET_LENGTH
 
-  folder, bad_records = run_settings.collection_arguments(settings, run_dir)
-  collection = Collection(folder, bad_records)
   if collection.corpus_sha256() != prepared.manifest['corpus_sha256']:
     raise UserError(
-      f'the corpus in {folder} has changed since it was prepared: bring back '
-      'the former, or train in another RUN_DIR'
+      f'the corpus in {collection.directory} has changed since it was '
+      'prepared: bring back the former, or train in another RUN_DIR'
     )
   titles, snippets = [], []
   for document in collection.documents():
     titles.append(document.title)
     snippets.append(document.text[:SNIPPET_LENGTH])
   return titles, snippets
+
+
+def _fitted(searcher, collection):
+  """How the index will be searched: with the weights that dev chooses."""
+  from gr_jax.evaluation import fusion_fit
+
+  settings = searcher.settings
+  split = settings.fit_on
+  # A collection needs no dev split; one that somebody named should be there.
+  if not split or (split == _DEV and split not in collection.splits()):
+    return settings
+  judged = fusion_fit.judged_queries(collection, split, searcher.document_ids)
+  if not judged.texts:
+    return settings
+  fit = fusion_fit.fit(searcher, judged)
+  print(fit, flush=True)
+  return fit.settings
 
 
 def warm_up(index: pathlib.Path) -> None:

@@ -1,13 +1,18 @@
 """The indexing door on what is no finished run."""
 
 import json
+import types
 
 import jax
+import numpy as np
 import pytest
+from tiny_collection import write_collection
 
 from gr_jax import index_corpus, run_settings, train
+from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import FORMAT
 from gr_jax.data.vocabularies import train_sentencepiece
+from gr_jax.retrieval.searcher import SearchBatch, SearchSettings
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
 
@@ -78,6 +83,61 @@ def test_a_corpus_that_changed_since_is_refused(run):
     UserError, match=r'the corpus in .*data has changed since'
   ):
     run('trained', 'another corpus')
+
+
+class FirstIsWrong:
+  """Finds the right document second by its vector, first by its place."""
+
+  def __init__(self, collection, **settings):
+    self.settings = SearchSettings(**settings)
+    self.document_ids = list(collection.document_index())
+    self.index = self.document_ids
+
+  def search_batch(self, texts, k):
+    del k
+    name = ['-'.join((t.split()[0], t.split()[-1])) for t in texts]
+    right = [self.document_ids.index(n) for n in name]
+    documents_BC = np.array([[(row + 1) % 40, row] for row in right])
+    shape = documents_BC.shape
+    return SearchBatch(
+      documents_BC,
+      scores_BC=np.zeros(shape),
+      generative_BC=np.broadcast_to(np.float32([-9, -1]), shape),
+      dense_BC=np.broadcast_to(np.float32([0.9, 0.8]), shape),
+      ranks_BC=np.broadcast_to(np.int32([1, 0]), shape),
+      documents_scored_B=np.full(len(texts), 2),
+      code_scores_B=np.full(len(texts), 0),
+    )
+
+
+def test_weights_are_fitted_on_dev_and_said_in_one_line(tmp_path, capsys):
+  collection = Collection(write_collection(tmp_path / 'data'))
+  searcher = FirstIsWrong(collection, generative_weight=0.0)
+  fitted = index_corpus._fitted(searcher, collection)
+  assert fitted.generative_weight == 0.02
+  assert capsys.readouterr().out == (
+    'fitted on 40 dev queries: log-linear, generative weight 0.02: '
+    'MRR@10 0.500 -> 1.000, R@10 1.000 -> 1.000\n'
+  )
+
+
+@pytest.mark.parametrize('fit_on', ['', 'dev'])
+def test_without_a_split_to_fit_on_the_weights_stay(tmp_path, capsys, fit_on):
+  folder = write_collection(tmp_path / 'data')
+  if fit_on:
+    (folder / 'qrels' / 'dev.tsv').unlink()
+  collection = Collection(folder)
+  searcher = FirstIsWrong(collection, generative_weight=0.0, fit_on=fit_on)
+  assert index_corpus._fitted(searcher, collection) == searcher.settings
+  assert capsys.readouterr().out == ''
+
+
+def test_a_split_that_somebody_named_should_be_there(tmp_path):
+  collection = Collection(write_collection(tmp_path / 'data'))
+  searcher = types.SimpleNamespace(settings=SearchSettings(fit_on='trian'))
+  searcher.document_ids = []
+  with pytest.raises(UserError, match="did you mean 'train'"):
+    index_corpus._fitted(searcher, collection)
 
 
 def test_an_index_that_cannot_be_searched_is_said_once(tmp_path, capfd):

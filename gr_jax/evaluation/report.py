@@ -45,7 +45,8 @@ class Setting:
     command: the command line that reproduces the numbers.
     seed: of the run.
     corpus_sha256: of the corpus file's contents.
-    search: beams, documents scored for a query at most, and the weights.
+    search: beams, documents scored for a query at most, how the parts of a
+      final score are joined, and their weights.
   """
 
   dataset: str
@@ -54,7 +55,7 @@ class Setting:
   command: str
   seed: int
   corpus_sha256: str
-  search: Mapping[str, int | float]
+  search: Mapping[str, int | float | str]
 
 
 def slug(name: str) -> str:

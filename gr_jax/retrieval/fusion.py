@@ -14,6 +14,8 @@ Array = TypeVar('Array')
 # reciprocal: MEVI (arXiv 2309.13335), which reads the order of the
 # identifiers only: dense + .6 / (.03 rank + 1).
 KINDS = ('log_linear', 'reciprocal')
+# What evaluation.fusion_fit can choose kind and weights for.
+FIT_MEASURES = ('R@1', 'R@10', 'R@100', 'MRR@10')
 
 
 class Weights(NamedTuple):

@@ -36,6 +36,7 @@ class SearchSettings:
     reciprocal_decay: how fast a place loses its worth, for 'reciprocal'.
     fit_on: split on which indexing chooses fusion and weights, instead of
       those above; '' to keep them. Collections without 'dev' keep them too.
+    fit_measures: whose mean they are chosen for, of fusion.FIT_MEASURES.
     batch_sizes: queries of a compiled program; smaller batches are padded to
       the next of them, larger ones are cut.
     vector_type: 'float16' or 'float32', what the index keeps vectors in.
@@ -50,6 +51,7 @@ class SearchSettings:
   reciprocal_weight: float = 0.6
   reciprocal_decay: float = 0.03
   fit_on: str = 'dev'
+  fit_measures: tuple[str, ...] = ('MRR@10', 'R@10')
   batch_sizes: tuple[int, ...] = (1, 32)
   vector_type: str = 'float16'
 
@@ -75,6 +77,13 @@ class SearchSettings:
     )
     _require(
       self.fit_on != 'test', 'fit_on', "no test split, as 'dev'", "'test'"
+    )
+    known = fusions.FIT_MEASURES
+    _require(
+      bool(self.fit_measures) and set(self.fit_measures) <= set(known),
+      'fit_measures',
+      f'of {known}',
+      self.fit_measures,
     )
     sizes = self.batch_sizes
     _require(

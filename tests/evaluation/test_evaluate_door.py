@@ -81,8 +81,8 @@ def test_another_search_than_the_saved_one_is_measured_and_named(
   monkeypatch.setattr(evaluate.search, 'keep_compiled', lambda: None)
   found = evaluate.evaluate(run_dir, batch=8)
   assert found['search'] == {
-    'beams': 4, 'documents_scored': 9, 'generative_weight': 0.02,
-    'dense_weight': 1.0,
+    'beams': 4, 'documents_scored': 9, 'fusion': 'log_linear',
+    'generative_weight': 0.02, 'dense_weight': 1.0,
   }  # fmt: skip
   evaluate.main(
     [
@@ -92,12 +92,18 @@ def test_another_search_than_the_saved_one_is_measured_and_named(
   )  # fmt: skip
   found = json.loads((run_dir / 'results.json').read_text())
   assert found['search'] == {
-    'beams': 1, 'documents_scored': 2, 'generative_weight': 0.0,
-    'dense_weight': 0.5,
+    'beams': 1, 'documents_scored': 2, 'fusion': 'log_linear',
+    'generative_weight': 0.0, 'dense_weight': 0.5,
   }  # fmt: skip
   ours = next(row for row in found['systems'] if row['name'] == 'gr_jax')
   assert ours['documents_scored_per_query'] <= 2
   assert ours['code_scores_per_query'] == 4 + 4
+  evaluate.main([f'--run_dir={run_dir}', '--batch=8', '--reciprocal_weight=.3'])
+  found = json.loads((run_dir / 'results.json').read_text())
+  assert found['search'] == {
+    'beams': 4, 'documents_scored': 9, 'fusion': 'reciprocal',
+    'reciprocal_weight': 0.3, 'reciprocal_decay': 0.03, 'dense_weight': 1.0,
+  }  # fmt: skip
   with pytest.raises(UserError, match='beams should be 1 or more, got 0'):
     evaluate.main([f'--run_dir={run_dir}', '--beams=0'])
 
