@@ -1,7 +1,6 @@
 """A collection in the BEIR layout, read as a stream and checked throughout."""
 
 import collections
-import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Collection as Container
@@ -9,52 +8,30 @@ from collections.abc import Iterator
 
 from gr_jax.checksums import file_sha256
 from gr_jax.data import qrels
+from gr_jax.data.documents import (
+  BadRecord,
+  Position,
+  RecordFiles,
+  check_new,
+  record_metadata,
+)
 from gr_jax.data.records import (
-  MAX_CHARACTERS,
   BadRecordError,
   Line,
   UnreadableFileError,
   identifier_field,
   parse_object,
-  read_lines,
   text_field,
 )
 from gr_jax.types import Document, Judgement, Query, UserError, near_miss
 
-_CHUNK_BYTES = 1 << 20
 
-
-@dataclasses.dataclass(frozen=True)
-class BadRecord:
-  """A record that was left out, and why."""
-
-  file: str
-  line: int
-  reason: str
-
-  def __str__(self):
-    return f'{self.file}:{self.line}: {self.reason}'
-
-
-@dataclasses.dataclass(frozen=True)
-class Position:
-  """Where a document starts in the corpus file."""
-
-  offset: int  # bytes, of the decompressed file
-  line: int  # from 1
-
-
-class Collection:
+class Collection(RecordFiles):
   """Reads `corpus`, `queries` (.jsonl or .jsonl.gz) and `qrels/SPLIT.tsv`.
 
   Every pass validates. A bad record is refused with file, line and reason;
   with `max_bad_records` that many are listed in `bad_records` instead, and
   the next one is refused.
-
-  Attributes:
-    directory: the folder.
-    cut_ids: ids of documents and queries whose title or text was longer than
-      `MAX_CHARACTERS` and was cut to it.
   """
 
   def __init__(
@@ -75,23 +52,16 @@ class Collection:
     Raises:
       UserError: when the folder or one of its files is missing.
     """
-    self.directory = pathlib.Path(directory)
+    super().__init__(
+      pathlib.Path(directory), max_bad_records, known_bad_records
+    )
     _check_directory(self.directory)
     self._corpus = self._find('corpus')
     self._splits = qrels.find_splits(self.directory / 'qrels')
     # A corpus alone can be indexed and trained on from its own text.
     self._queries = self._find('queries', required=bool(self._splits))
-    self._max_bad_records = max_bad_records
-    self._bad = {(bad.file, bad.line): bad for bad in known_bad_records}
-    self._known_bad = frozenset(self._bad)
     self._document_ids: dict[str, int] | None = None
     self._query_ids: set[str] | None = None
-    self.cut_ids: dict[str, None] = {}
-
-  @property
-  def bad_records(self) -> list[BadRecord]:
-    """The records left out so far, by file and line."""
-    return [self._bad[key] for key in sorted(self._bad)]
 
   def documents(
     self, start: Position | None = None, count: int | None = None
@@ -128,7 +98,7 @@ class Collection:
       try:
         record = parse_object(line)
         query = self._query(record, line)
-        _check_new(query.id, seen)
+        check_new(query.id, seen)
       except BadRecordError as error:
         self.refuse(self._queries, line.number, str(error))
         continue
@@ -204,92 +174,23 @@ class Collection:
       )
     return found[0]
 
-  def _lines(self, path: pathlib.Path, start: Position) -> Iterator[Line]:
-    try:
-      for line in read_lines(path, start.offset, start.line):
-        if (self._name(path), line.number) not in self._known_bad:
-          yield line
-    except UnreadableFileError as error:
-      raise UserError(f'{path}:{error.line}: {error}') from error
-
   def _located_documents(
     self, start: Position | None = None, count: int | None = None
   ) -> Iterator[tuple[Position, Document]]:
-    lines_by_id, whole = {}, start is None and count is None
-    for line in self._lines(self._corpus, start or Position(0, 1)):
-      if len(lines_by_id) == count:
-        return
-      try:
-        record = parse_object(line)
-        document = self._document(record, line)
-        _check_new(document.id, lines_by_id)
-      except BadRecordError as error:
-        self.refuse(self._corpus, line.number, str(error))
-        continue
-      lines_by_id[document.id] = line.number
-      yield Position(line.offset, line.number), document
-    if not lines_by_id:
-      raise UserError(f'{self._corpus}: holds no document')
+    index, whole = {}, start is None and count is None
+    for position, document in self._documents(self._corpus, start, count):
+      if whole:
+        index[document.id] = len(index)
+      yield position, document
     if whole:
-      self._document_ids = {name: i for i, name in enumerate(lines_by_id)}
-
-  def _document(self, record: dict, line: Line) -> Document:
-    identifier = identifier_field(record)
-    title = self._cut(identifier, text_field(record, 'title', False), line)
-    text = self._cut(identifier, text_field(record, 'text', True), line)
-    if not title.strip() and not text.strip():
-      raise BadRecordError(f'the document {identifier!r} is empty')
-    return Document(identifier, title, text, _metadata(record))
+      self._document_ids = index
 
   def _query(self, record: dict, line: Line) -> Query:
     identifier = identifier_field(record)
     text = self._cut(identifier, text_field(record, 'text', True), line)
     if not text.strip():
       raise BadRecordError(f'the query {identifier!r} is empty')
-    return Query(identifier, text, _metadata(record))
-
-  def _cut(self, identifier: str, text: str, line: Line) -> str:
-    if len(text) > MAX_CHARACTERS or line.shortened:
-      self.cut_ids[identifier] = None
-    return text[:MAX_CHARACTERS]
-
-  def _name(self, path: pathlib.Path) -> str:
-    if path.is_relative_to(self.directory):
-      return path.relative_to(self.directory).as_posix()
-    return str(path)
-
-  def refuse(self, path: pathlib.Path, line: int, reason: str) -> None:
-    """Lists a bad record, or raises when there were enough of them.
-
-    Files that refer to the collection are counted with it.
-
-    Args:
-      path: the file.
-      line: from 1.
-      reason: what is wrong.
-
-    Raises:
-      UserError: naming all three.
-    """
-    bad = BadRecord(self._name(path), line, reason)
-    if (bad.file, bad.line) in self._bad:
-      return
-    if len(self._bad) >= self._max_bad_records:
-      after = (
-        f' (after {self._max_bad_records} bad records that were allowed)'
-        if self._max_bad_records
-        else ''
-      )
-      raise UserError(
-        f'{path}:{line}: {reason}{after}; correct it, or raise '
-        'PreparationSettings.max_bad_records to leave such records out'
-      )
-    self._bad[(bad.file, bad.line)] = bad
-
-
-def document_text(document: Document) -> str:
-  """What encoders and baselines read of a document: title, then text."""
-  return f'{document.title} {document.text}'.strip()
+    return Query(identifier, text, record_metadata(record))
 
 
 def _check_directory(directory: pathlib.Path) -> None:
@@ -306,26 +207,3 @@ def _check_directory(directory: pathlib.Path) -> None:
     f'{directory}: expected a folder in the BEIR layout (corpus.jsonl, '
     f'queries.jsonl, qrels/); {found}{near_miss(directory.name, siblings)}'
   )
-
-
-def _check_new(identifier: str, lines_by_id: dict[str, int]) -> None:
-  if identifier in lines_by_id:
-    raise BadRecordError(
-      f'the id {identifier!r} is that of line {lines_by_id[identifier]} already'
-    )
-
-
-def _metadata(record: dict) -> dict[str, object]:
-  """The metadata of a record, with the fields that have no other place."""
-  metadata = record.get('metadata')
-  if metadata is None:
-    metadata = {}
-  if not isinstance(metadata, dict):
-    raise BadRecordError(
-      f"'metadata' must be an object, got {type(metadata).__name__}"
-    )
-  known = ('_id', 'title', 'text', 'metadata')
-  rest = {key: value for key, value in record.items() if key not in known}
-  if both := rest.keys() & metadata.keys():
-    raise BadRecordError(f'{sorted(both)} stand in the record and its metadata')
-  return {**rest, **metadata}

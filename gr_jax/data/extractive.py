@@ -10,7 +10,7 @@ import hashlib
 import random
 import re
 
-from gr_jax.data.collection import document_text
+from gr_jax.data.documents import document_text
 from gr_jax.types import Document
 
 _SENTENCE_END = re.compile(r'(?<=[.!?])\s+|\s*\n\s*')

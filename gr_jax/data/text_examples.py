@@ -7,12 +7,8 @@ import math
 import pathlib
 from collections.abc import Iterator
 
-from gr_jax.data.collection import (
-  BadRecord,
-  Collection,
-  Position,
-  document_text,
-)
+from gr_jax.data.collection import Collection
+from gr_jax.data.documents import BadRecord, Position, document_text
 from gr_jax.data.extractive import extractive_queries, random_spans
 from gr_jax.data.preparation_settings import (
   TRAIN_SPLIT,

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gr_jax.data import records
-from gr_jax.data.collection import Collection, Position, document_text
+from gr_jax.data.collection import Collection
+from gr_jax.data.documents import DocumentFile, Position, document_text
 from gr_jax.types import Document, Judgement, UserError
 
 CORPUS = [
@@ -324,3 +325,36 @@ def test_a_giant_document_takes_little_memory(tmp_path):
     check=True,
   )
   assert int(output.stdout) < 64 * 1024  # KiB
+
+
+def test_a_file_of_documents_is_read_as_a_corpus_is(folder):
+  found = list(DocumentFile(folder / 'corpus.jsonl').documents())
+  assert found == list(Collection(folder).documents())
+  zipped = folder / 'more.jsonl.gz'
+  zipped.write_bytes(gzip.compress(lines(CORPUS)))
+  assert list(DocumentFile(zipped).documents()) == found
+
+
+@pytest.mark.parametrize(
+  ('content', 'reason'),
+  [
+    (lines([{'_id': 'a', 'text': ' '}]), ':1: the document .a. is empty; corr'),
+    (lines(CORPUS[:1] * 2), ':2: the id .d1. is that of line 1 already; corre'),
+    (
+      b'{"_id": 3, "text": "a"}',
+      ":1: '_id' must be a string, got int; correct",
+    ),
+    (b'', 'holds no document'),
+  ],
+)
+def test_a_bad_file_of_documents_is_refused_in_the_same_words(
+  tmp_path, content, reason
+):
+  path = tmp_path / 'new.jsonl'
+  path.write_bytes(content)
+  with pytest.raises(UserError, match=rf'new\.jsonl.*{reason}'):
+    list(DocumentFile(path).documents())
+  with pytest.raises(UserError, match=r'there is none \(did you mean .new.js'):
+    DocumentFile(tmp_path / 'neww.jsonl')
+  with pytest.raises(UserError, match='it is a folder'):
+    DocumentFile(tmp_path)
