@@ -1,20 +1,26 @@
 """Every gin file that is shipped builds, and its settings are data."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
 
 import pytest
 
-from gr_jax import configuration, run_settings, settings
+from gr_jax import compare, configuration, run_settings, settings
+from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.models.t5_sizes import T5_SIZES, t5_config
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = sorted(
   path.relative_to(ROOT).as_posix()
-  for folder in ('runs', 'experiments')
-  for path in (ROOT / 'gin' / folder).rglob('*.gin')
+  for path in (ROOT / 'gin' / 'runs').rglob('*.gin')
 )
+EXPERIMENTS = sorted(
+  path.relative_to(ROOT).as_posix()
+  for path in (ROOT / 'gin' / 'experiments').rglob('*.gin')
+)
+configuration.register(ComparisonSettings)
 
 
 @pytest.mark.parametrize('path', RUNS)
@@ -38,8 +44,21 @@ def test_model_files_have_the_published_sizes(version, size):
   assert model.width == model.encoder.emb_dim
 
 
+@pytest.mark.parametrize('path', EXPERIMENTS)
+def test_experiment_files_build_with_all_their_runs(path, tmp_path):
+  configuration.parse([path])
+  comparison = configuration.build(ComparisonSettings)
+  # Their collections may not be here: what is planned does not depend on one.
+  anywhere = dict.fromkeys(comparison.data_dirs, 'python_docs')
+  runs = compare.plan(
+    dataclasses.replace(comparison, folder=str(tmp_path), data_dirs=anywhere)
+  )
+  assert runs and not [run.refused for run in runs if run.refused]
+
+
 def test_there_are_run_files():
   assert 'gin/runs/quickstart.gin' in RUNS
+  assert 'gin/experiments/smoke.gin' in EXPERIMENTS
 
 
 SHIPPED = [
