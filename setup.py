@@ -89,7 +89,11 @@ setuptools.setup(
   # name of gin-config's own package.
   packages=[*packages, 'gr_jax.tasks', 'gr_jax.gin'],
   package_dir={'gr_jax.tasks': 'tasks', 'gr_jax.gin': 'gin'},
-  package_data={'gr_jax.gin': ['*.gin', '**/*.gin']},
+  package_data={
+    'gr_jax.gin': ['*.gin', '**/*.gin'],
+    # The style and the script of the identifier report.
+    'gr_jax.evaluation': ['*.css', '*.js'],
+  },
   python_requires='>=3.11',
   install_requires=CORE,
   extras_require={

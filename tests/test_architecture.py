@@ -47,7 +47,7 @@ TABLE = {
     'index',
     'data.vocabularies',
   },
-  'evaluation': {'types', 'retrieval', 'index', 'data'},
+  'evaluation': {'types', 'checksums', 'retrieval', 'index', 'data'},
   'querygen': {'types', 'models', 'data'},
   't5x': {'types', 'models'},
   'tasks': {'types', 'data', 'evaluation'},

@@ -40,7 +40,8 @@ def test_wheel_holds_all_of_it_and_nothing_beside(wheel):
   names = zipfile.ZipFile(wheel).namelist()
   expected = {
     f'gr_jax/{p.relative_to(ROOT / "gr_jax").as_posix()}'
-    for p in (ROOT / 'gr_jax').rglob('*.py')
+    for p in (ROOT / 'gr_jax').rglob('*')
+    if p.suffix in ('.py', '.css', '.js')
   }
   for folder, pattern in (('tasks', '*.py'), ('gin', '*.gin')):
     expected |= {

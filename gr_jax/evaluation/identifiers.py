@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gr_jax.evaluation.prefixes import PrefixTree, prefix_tree
 from gr_jax.types import UserError
 
 
@@ -18,8 +19,11 @@ class IdentifierStatistics:
     uniqueness: identifiers in use / documents.
     position_entropy: for each position, the entropy of its codes over log K;
       1 where all codes are used equally, or where there is only one code.
+    prefix_entropy: for each length 1..L, the entropy of the prefixes over
+      log min(N, product of their K); low where a short prefix holds too much.
     sequence_entropy: entropy of whole identifiers over log min(N, prod K).
       Positions that copy each other keep position_entropy high, not this.
+    utilisation: for each position, the share of its codes in use.
     documents_per_id: mean, p99 and max over the identifiers in use.
     dead_codes: codes of any position that no document uses.
     dead_codes_per_position: the same for each position.
@@ -30,7 +34,9 @@ class IdentifierStatistics:
   identifiers: int
   uniqueness: float
   position_entropy: tuple[float, ...]
+  prefix_entropy: tuple[float, ...]
   sequence_entropy: float
+  utilisation: tuple[float, ...]
   documents_per_id: dict[str, float]
   dead_codes: int
   dead_codes_per_position: tuple[int, ...]
@@ -79,27 +85,50 @@ def _check(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> None:
       )
 
 
-def identifier_statistics(
+def code_usage(
   codes_NL: np.ndarray, code_sizes: Sequence[int]
-) -> IdentifierStatistics:
-  """Counts identifiers and codes.
+) -> list[np.ndarray]:
+  """How many documents use each code of each position.
 
   Args:
     codes_NL: the identifier of each document.
     code_sizes: K of each position.
 
   Returns:
-    The statistics; entropies are empirical, from counts.
+    For each position the counts of its codes, [K].
   """
-  codes_NL = np.asarray(codes_NL)
   _check(codes_NL, code_sizes)
-  documents = len(codes_NL)
-  usage = [
+  return [
     np.bincount(codes_NL[:, position], minlength=size)
     for position, size in enumerate(code_sizes)
   ]
-  _, counts = np.unique(codes_NL, axis=0, return_counts=True)
-  log_space = min(np.log(documents), float(np.sum(np.log(code_sizes))))
+
+
+def identifier_statistics(
+  codes_NL: np.ndarray,
+  code_sizes: Sequence[int],
+  tree: PrefixTree | None = None,
+) -> IdentifierStatistics:
+  """Counts identifiers and codes.
+
+  Args:
+    codes_NL: the identifier of each document.
+    code_sizes: K of each position.
+    tree: of these codes, where it is at hand already.
+
+  Returns:
+    The statistics; entropies are empirical, from counts.
+  """
+  codes_NL = np.asarray(codes_NL)
+  usage = code_usage(codes_NL, code_sizes)
+  tree = tree or prefix_tree(codes_NL)
+  documents = len(codes_NL)
+  counts = tree.counts(tree.positions)
+  log_space = np.minimum(np.log(documents), np.cumsum(np.log(code_sizes)))
+  prefix_entropy = tuple(
+    _normalised(_entropy(tree.counts(length)), float(log_space[length - 1]))
+    for length in range(1, tree.positions + 1)
+  )
   dead = tuple(int(np.sum(count == 0)) for count in usage)
   return IdentifierStatistics(
     documents=documents,
@@ -109,7 +138,11 @@ def identifier_statistics(
       _normalised(_entropy(count), float(np.log(size)))
       for count, size in zip(usage, code_sizes, strict=True)
     ),
-    sequence_entropy=_normalised(_entropy(counts), float(log_space)),
+    prefix_entropy=prefix_entropy,
+    sequence_entropy=prefix_entropy[-1],
+    utilisation=tuple(
+      1 - unused / size for unused, size in zip(dead, code_sizes, strict=True)
+    ),
     documents_per_id={
       'mean': float(counts.mean()),
       'p99': float(np.percentile(counts, 99)),
