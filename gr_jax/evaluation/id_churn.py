@@ -8,7 +8,7 @@ import numpy as np
 
 from gr_jax.checksums import file_sha256
 from gr_jax.evaluation.prefixes import prefix_tree
-from gr_jax.index import manifest, versions
+from gr_jax.index import manifest
 from gr_jax.index.index import Index
 from gr_jax.index.texts import TextTable
 from gr_jax.types import UserError
@@ -52,8 +52,7 @@ def read_id_table(path: pathlib.Path) -> IdTable:
 
 def version_of(index: Index) -> int:
   """The number of a saved index's version."""
-  directory, _ = versions.current_version(index.directory.parent)
-  return int(directory.name.removeprefix('v'))
+  return int(index.directory.name.removeprefix('v'))
 
 
 def matched_rows(

@@ -21,8 +21,9 @@ def table(
     for first, *rest in rows
   )
   return (
-    f'<div class="scroll" tabindex="0"><table><caption>{caption}</caption>'
-    f'<thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    '<figure><div class="scroll" tabindex="0"><table><thead><tr>'
+    f'{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    f'<figcaption>{caption}</figcaption></figure>'
   )
 
 

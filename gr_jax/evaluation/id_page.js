@@ -27,7 +27,12 @@
 
   // Squarified treemap: rows of nodes, each as square as the next one allows.
   function layout(nodes, x, y, width, height) {
-    const total = nodes.reduce((sum, node) => sum + node.documents, 0);
+    // 'others' would push the rest into a corner: they get a third at most.
+    const named = nodes.reduce((sum, node) =>
+      'nodes' in node ? sum : sum + node.documents, 0);
+    const size = (node) => 'nodes' in node
+      ? Math.min(node.documents, named / 2) : node.documents;
+    const total = nodes.reduce((sum, node) => sum + size(node), 0);
     const scale = (width * height) / total;
     const sorted = [...nodes].sort((a, b) =>
       ('nodes' in a) - ('nodes' in b) || b.documents - a.documents);
@@ -51,7 +56,7 @@
       row = []; area = 0; largest = 0; smallest = Infinity;
     };
     for (const node of sorted) {
-      const part = node.documents * scale;
+      const part = size(node) * scale;
       const side = Math.min(width, height);
       if (row.length && worst(area, largest, smallest, side) <
           worst(area + part, Math.max(largest, part),
@@ -95,9 +100,15 @@
   }
 
   function label(node, parent, x, y, width, height, dark) {
-    const shown = 'nodes' in node ? node.codes
-      : node.codes.slice(node.codes.lastIndexOf('-') + 1);
-    if (width < 8 * shown.length + 6 || height < 17) return;
+    // The codes after the node that is open: one, or several that all of its
+    // documents share.
+    const above = trail[trail.length - 1].codes;
+    const codes = 'nodes' in node || node.codes === above ? node.codes
+      : node.codes.slice(above ? above.length + 1 : 0);
+    const fits = (text) => width >= 8 * text.length + 6 && height >= 17;
+    const shown = [codes, `${codes.split('-')[0]}…`, codes.split('-')[0]]
+      .find(fits);
+    if (!shown) return;
     const text = element('text', {x: x + 5, y: y + 14}, parent);
     if (dark) text.setAttribute('class', 'onto');
     text.textContent = shown;

@@ -134,7 +134,9 @@ def collect(
     },
     'churn': None if against is None else id_churn.churn(now, against),
     'recall': _recall(run, tree, index.document_ids),
-    'tree': id_treemap.treemap(tree, index.titles, index.document_ids),
+    'tree': id_treemap.treemap(
+      tree, (index.titles, index.snippets, index.document_ids)
+    ),
   }
 
 

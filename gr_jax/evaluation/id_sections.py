@@ -152,7 +152,8 @@ def _tree(report: Mapping) -> str:
   )
   return (
     '<p>An area is its documents, in a stronger colour where they share '
-    'IDs. Choose a prefix to look inside; Escape goes back up.</p>'
+    'IDs; grey is the many small ones, at most a third. Choose a prefix to '
+    'look inside; Escape goes back up.</p>'
     '<nav id="path" aria-label="Prefix"></nav>'
     '<div class="treemap"><div id="map"></div><aside id="node" '
     'aria-live="polite"></aside></div>'

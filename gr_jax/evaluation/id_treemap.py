@@ -22,10 +22,9 @@ def one_line(text: str, length: int = _TITLE_LENGTH) -> str:
 class _Picker:
   """Walks the tree; a node is a dict that goes to the page as it is."""
 
-  def __init__(self, tree: PrefixTree, titles, document_ids):
+  def __init__(self, tree: PrefixTree, names: Sequence[Sequence[str]]):
     self._tree = tree
-    self._titles = titles
-    self._document_ids = document_ids
+    self._names = names
     self._children = [
       tree.first_children(length) for length in range(tree.positions)
     ]
@@ -84,23 +83,22 @@ class _Picker:
     places = np.linspace(start, end - 1, min(_SAMPLES, end - start))
     rows = self._tree.order_N[places.round().astype(np.int64)].tolist()
     return [
-      one_line(self._titles[row]) or one_line(self._document_ids[row])
+      next(filter(None, (one_line(names[row]) for names in self._names)), '')
       for row in rows
     ]
 
 
 def treemap(
   tree: PrefixTree,
-  titles: Sequence[str],
-  document_ids: Sequence[str],
+  names: Sequence[Sequence[str]],
   most: int = 4000,
 ) -> dict:
   """Picks nodes level by level, more below nodes of more documents.
 
   Args:
     tree: of all identifiers.
-    titles: one a document, may be empty.
-    document_ids: one a document.
+    names: what a document is called, for instance titles, texts and ids; the
+      first that is not empty is shown.
     most: nodes at most, roughly.
 
   Returns:
@@ -109,7 +107,7 @@ def treemap(
     'codes' are those from the root; a node whose documents all go on with the
     same code stands for that longer prefix too.
   """
-  picker = _Picker(tree, titles, document_ids)
+  picker = _Picker(tree, names)
   root = picker.node(0, 0, '')
   level, left = [root], most
   while level and left > 1:

@@ -302,7 +302,7 @@ def nodes_of(node):
 def test_the_treemap_keeps_every_document(most):
   codes_NL = skewed_codes()
   names = [f'd{row}' for row in range(300)]
-  root = treemap(prefix_tree(codes_NL), [''] * 300, names, most)
+  root = treemap(prefix_tree(codes_NL), ([''] * 300, names), most)
   for node in nodes_of(root):
     if 'children' in node:
       below = sum(child['documents'] for child in node['children'])
