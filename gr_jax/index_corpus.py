@@ -62,14 +62,9 @@ def index_run(
   model = Retriever(settings.model)
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
   index = build_index(
-    model,
-    params,
-    texts.documents(params),
-    settings.search.vector_type,
-    prepared.document_ids,
-    titles,
-    snippets,
-  )
+    model, params, texts.documents(params), settings.search.vector_type,
+    prepared.document_ids, titles, snippets,
+  )  # fmt: skip
   search = _fitted(
     Searcher(
       index, model, params, vocabulary, prepared.query_length, settings.search
@@ -77,7 +72,11 @@ def index_run(
     collection,
   )
   saved = saved_settings(
-    settings.model, search, prepared.query_length, to_json(settings)
+    settings.model,
+    search,
+    prepared.query_length,
+    prepared.document_length,
+    to_json(settings),
   )
   inputs = {
     'corpus': prepared.manifest['corpus_sha256'],

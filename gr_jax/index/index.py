@@ -54,6 +54,7 @@ class Index:
     document_ids: the collection's ids.
     titles: one a document, may be empty.
     snippets: the beginning of each text.
+    new_N: bool, which documents came after training; the model never saw them.
     directory: the version's folder, None in memory.
     manifest: of the version, None in memory.
   """
@@ -64,6 +65,7 @@ class Index:
   document_ids: Sequence[str]
   titles: Sequence[str]
   snippets: Sequence[str]
+  new_N: np.ndarray
   directory: pathlib.Path | None = None
   manifest: Mapping[str, Any] | None = None
 
@@ -72,6 +74,7 @@ class Index:
       'codes': len(self.codes_NL),
       'vectors': len(self.vectors_ND),
       'trie': len(self.trie.leaf_documents),
+      'new': len(self.new_N),
       **{name: len(getattr(self, name)) for name in _TEXTS},
     }
     if len(set(lengths.values())) > 1:
@@ -109,7 +112,38 @@ class Index:
       document_ids=document_ids,
       titles=titles,
       snippets=[text[:SNIPPET_LENGTH] for text in texts],
+      new_N=np.zeros(len(codes_NL), bool),
     )
+
+  def extended(
+    self,
+    codes_NL: np.ndarray,
+    vectors_ND: np.ndarray,
+    document_ids: Sequence[str],
+    titles: Sequence[str],
+    texts: Sequence[str],
+  ) -> 'Index':
+    """The same in memory with documents that the model was not trained on.
+
+    Args:
+      codes_NL: identifier of each new document.
+      vectors_ND: unit vectors; kept in the type of those that are there.
+      document_ids: one a document, none of them there already.
+      titles: one a document.
+      texts: one a document; their beginnings are kept.
+    """
+    kept = self.vectors_ND.dtype
+    codes_NL = np.concatenate([self.codes_NL, np.asarray(codes_NL)])
+    whole = Index.build(
+      codes_NL,
+      self.trie.code_sizes,
+      np.concatenate([self.vectors_ND, np.asarray(vectors_ND).astype(kept)]),
+      [*self.document_ids, *document_ids],
+      [*self.titles, *titles],
+      [*self.snippets, *texts],
+    )
+    came = np.ones(len(whole) - len(self), bool)
+    return dataclasses.replace(whole, new_N=np.concatenate([self.new_N, came]))
 
   def save(
     self,
@@ -118,6 +152,7 @@ class Index:
     settings: Mapping[str, Any],
     vocabulary: Vocabulary,
     inputs_sha256: Mapping[str, str],
+    after: pathlib.Path | None = None,
   ) -> pathlib.Path:
     """Writes the index as the new current version of a folder.
 
@@ -126,20 +161,23 @@ class Index:
       params: nested parameters of the model.
       settings: the run's settings as JSON data.
       vocabulary: what turned the texts into tokens.
-      inputs_sha256: what the index was made from, 'corpus' (the file as it
-        lies on disk), 'encoder_weights' and 'examples' of the training.
+      inputs_sha256: what the training saw: 'corpus' (the file as it lies on
+        disk), 'encoder_weights' and 'examples'.
+      after: the version that this one was made from; refused when another
+        has become current since.
 
     Returns:
       The folder of the new version.
     """
     flat = flatten(params)
     path = pathlib.Path(path)
-    with versions.new_version(path) as directory:
+    with versions.new_version(path, after) as directory:
       for name in _TEXTS:
         offsets = write_texts(directory / f'{name}.txt', getattr(self, name))
         np.save(directory / f'{name}_offsets.npy', offsets)
       np.save(directory / 'codes.npy', self.codes_NL)
       np.save(directory / 'vectors.npy', self.vectors_ND)
+      np.save(directory / 'new.npy', self.new_N)
       for name in _TRIE:
         np.save(directory / f'trie_{name}.npy', getattr(self.trie, name))
       text = json.dumps(settings, indent=1, sort_keys=True) + '\n'
@@ -148,6 +186,7 @@ class Index:
       vocabulary.save(directory / _VOCABULARY)
       facts = {
         'documents': len(self),
+        'new_documents': int(np.sum(self.new_N)),
         'code_sizes': list(self.trie.code_sizes),
         'model_sha256': manifests.arrays_sha256(flat),
         'vocabulary_sha256': vocabulary.sha256,
@@ -190,6 +229,7 @@ class Index:
       codes_NL=_array(directory, 'codes'),
       trie=trie,
       vectors_ND=_array(directory, 'vectors'),
+      new_N=_new_documents(directory, manifest),
       directory=directory,
       manifest=manifest,
       **texts,
@@ -264,6 +304,15 @@ def _array(directory: pathlib.Path, name: str) -> np.ndarray:
     raise UserError(
       f'{path} cannot be read ({reason}): build the index again'
     ) from error
+
+
+def _new_documents(
+  directory: pathlib.Path, manifest: Mapping[str, Any]
+) -> np.ndarray:
+  """Which documents came after training; format 2 knew of none."""
+  if manifest['format'] == 2:
+    return np.zeros(manifest['documents'], bool)
+  return _array(directory, 'new')
 
 
 def _id_table_sha256(directory: pathlib.Path) -> str:

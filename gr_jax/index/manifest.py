@@ -11,7 +11,9 @@ import numpy as np
 from gr_jax.checksums import file_sha256
 from gr_jax.types import UserError
 
-FORMAT = 2
+# 3 says which documents came after training.
+FORMAT = 3
+_READ = (2, 3)
 NAME = 'manifest.json'
 # Files up to this size are hashed at every load: some milliseconds in all.
 SMALL_FILE = 1 << 22
@@ -76,9 +78,9 @@ def read_manifest(
   if file_sha256(path) != sha256:
     raise UserError(f'{path} is damaged or changed: build the index again')
   manifest = json.loads(path.read_text(encoding='utf-8'))
-  if manifest['format'] != FORMAT:
+  if manifest['format'] not in _READ:
     raise UserError(
-      f'{path} has format {manifest["format"]}, this program reads {FORMAT}:'
+      f'{path} has format {manifest["format"]}, this program reads {_READ}:'
       ' build the index again'
     )
   for name, entry in manifest['files'].items():

@@ -43,7 +43,9 @@ def current_version(path: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 @contextlib.contextmanager
-def new_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def new_version(
+  path: pathlib.Path, after: pathlib.Path | None = None
+) -> Iterator[pathlib.Path]:
   """Gives a folder to fill; it becomes the current version at the end.
 
   The folder must hold a manifest by then. When the body raises or the process
@@ -52,13 +54,22 @@ def new_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   Args:
     path: the index, made when missing.
+    after: the version that the new one is made from.
 
   Yields:
     The folder to fill.
+
+  Raises:
+    UserError: when another process writes, or has written since `after`.
   """
   _refuse_foreign(path)
   lock = path / _LOCK
   with locks.held(lock, f'building {path}', 'name another folder'):
+    if after is not None and current_version(path)[0] != after:
+      raise UserError(
+        f'{path} has a new version since {after.name} was read: give the '
+        'command again'
+      )
     number = _remove_leftovers(path)
     building = path / _BUILDING
     building.mkdir()

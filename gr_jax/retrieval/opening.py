@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from gr_jax.data.vocabularies import load_vocabulary
+from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
 from gr_jax.index.index import Index
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.retrieval.searcher import Searcher, SearchSettings
@@ -18,6 +18,7 @@ def saved_settings(
   model: RetrieverConfig,
   search: SearchSettings,
   query_length: int,
+  document_length: int,
   run: Mapping[str, Any],
 ) -> dict[str, Any]:
   """What an index remembers of the run that it comes from, as JSON data.
@@ -26,29 +27,43 @@ def saved_settings(
     model: of the retriever.
     search: how the index is searched unless told otherwise.
     query_length: tokens of a query.
+    document_length: tokens of a document, those inserted later as well.
     run: all settings of the run, for readers.
   """
   return {
     'model': to_json(model),
     'search': to_json(search),
     'query_length': query_length,
+    'document_length': document_length,
     'run': dict(run),
   }
 
 
-def open_searcher(
-  path: pathlib.Path,
-  verify: bool = False,
-  settings: SearchSettings | None = None,
-  changes: Mapping[str, Any] | None = None,
-) -> Searcher:
+@dataclasses.dataclass(frozen=True)
+class OpenedIndex:
+  """An index with what made it.
+
+  Attributes:
+    index: the current version.
+    model: the Retriever that wrote its identifiers.
+    params: of the model.
+    vocabulary: turns texts into tokens.
+    saved: the contents of its settings.json.
+  """
+
+  index: Index
+  model: Retriever
+  params: Mapping[str, Any]
+  vocabulary: Vocabulary
+  saved: Mapping[str, Any]
+
+
+def open_index(path: pathlib.Path, verify: bool = False) -> OpenedIndex:
   """Opens the current version of an index.
 
   Args:
     path: the folder of all versions.
     verify: check every byte first.
-    settings: instead of those that were saved.
-    changes: fields of SearchSettings that differ from those.
   """
   try:
     index = Index.load(path, verify)
@@ -61,13 +76,35 @@ def open_searcher(
   where = str(index.directory / 'settings.json')
   config = from_json(saved['model'], where)
   _check_codes(index, config)
+  return OpenedIndex(
+    index, Retriever(config), index.params(), vocabulary, saved
+  )
+
+
+def open_searcher(
+  path: pathlib.Path,
+  verify: bool = False,
+  settings: SearchSettings | None = None,
+  changes: Mapping[str, Any] | None = None,
+) -> Searcher:
+  """Opens the current version of an index for search.
+
+  Args:
+    path: the folder of all versions.
+    verify: check every byte first.
+    settings: instead of those that were saved.
+    changes: fields of SearchSettings that differ from those.
+  """
+  opened = open_index(path, verify)
   return Searcher(
-    index,
-    Retriever(config),
-    index.params(),
-    vocabulary,
-    saved['query_length'],
-    dataclasses.replace(settings or saved_search(index), **(changes or {})),
+    opened.index,
+    opened.model,
+    opened.params,
+    opened.vocabulary,
+    opened.saved['query_length'],
+    dataclasses.replace(
+      settings or saved_search(opened.index), **(changes or {})
+    ),
   )
 
 

@@ -97,7 +97,7 @@ def write_index(path, settings, collection, seed):
   index.save(
     path,
     jax.device_get(params),
-    saved_settings(settings.model, settings.search, 8, to_json(settings)),
+    saved_settings(settings.model, settings.search, 8, 16, to_json(settings)),
     vocabulary,
     {
       'corpus': collection.corpus_sha256(),

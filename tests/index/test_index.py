@@ -99,7 +99,7 @@ def test_every_flipped_bit_is_found(tmp_path):
   rng = np.random.default_rng(0)
   files = [path for path in directory.rglob('*') if path.is_file()]
   files.append(tmp_path / 'index' / 'CURRENT')
-  assert len(files) == 17
+  assert len(files) == 18
   for path in files:
     whole = path.read_bytes()
     for _ in range(6):
@@ -219,8 +219,8 @@ def test_killed_builds_never_show(tmp_path):
   here = pathlib.Path(__file__).parent
   root = here.parent.parent
   outcomes = []
-  # 17 files and 2 folders are brought to the disk before the rename.
-  for steps in (0, 10, 19, 20, 21, 22, 40):
+  # 18 files and 2 folders are brought to the disk before the rename.
+  for steps in (0, 10, 20, 21, 22, 23, 40):
     result = subprocess.run(
       [sys.executable, '-c', script, here, path, str(steps)],
       env={**os.environ, 'PYTHONPATH': str(root)},
@@ -249,6 +249,7 @@ def test_parts_of_different_lengths_are_refused():
       index.document_ids,
       index.titles[:9],
       index.snippets,
+      index.new_N,
     )
 
 

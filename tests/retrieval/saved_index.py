@@ -82,7 +82,7 @@ def save(path, seed=0, positions=3):
   index.save(
     path,
     params,
-    saved_settings(model_config, settings, TOKENS, {}),
+    saved_settings(model_config, settings, TOKENS, TOKENS, {}),
     vocabulary,
     {},
   )
