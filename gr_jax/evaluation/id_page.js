@@ -77,19 +77,21 @@
       : unique >= 0.1 ? 't2' : 't3';
   }
 
+  const counted = (count, one, many) =>
+    `${number.format(count)} ${count === 1 ? one : many}`;
+
   function describe(node) {
-    const many = node.documents === 1 ? 'document' : 'documents';
     const name = node === root && !node.codes ? 'all' : node.codes;
-    return `${name}: ${number.format(node.documents)} ${many}`;
+    return `${name}: ${counted(node.documents, 'document', 'documents')}`;
   }
 
   function show(node) {
     panel.replaceChildren();
     html('h3', node === root && !node.codes ? 'All documents' : node.codes, panel);
     const share = (100 * node.documents / data.documents).toPrecision(3);
-    const ids = 'ids' in node ? `, ${number.format(node.ids)} IDs` : '';
-    html('p', `${number.format(node.documents)} documents (${share} %)${ids}`,
-      panel).className = 'small';
+    const documents = counted(node.documents, 'document', 'documents');
+    const ids = 'ids' in node ? `, ${counted(node.ids, 'ID', 'IDs')}` : '';
+    html('p', `${documents} (${share} %)${ids}`, panel).className = 'small';
     if (node.samples.length) {
       const list = html('ul', '', panel);
       for (const title of node.samples) html('li', title, list);
@@ -178,6 +180,7 @@
   document.addEventListener('keydown', (event) => {
     if (event.key === 'Escape' && trail.length > 1) climb(trail.length - 1);
   });
+  map.addEventListener('pointerleave', () => show(trail[trail.length - 1]));
   let waiting = 0;
   window.addEventListener('resize', () => {
     cancelAnimationFrame(waiting);
