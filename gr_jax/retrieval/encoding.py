@@ -110,9 +110,23 @@ def project_vectors(model: Any, params: Any, pooled_NE: np.ndarray):
   return _in_batches(functools.partial(_project, model, params), pooled_NE)
 
 
-def assign_codes(model: Any, params: Any, vectors_ND: np.ndarray) -> np.ndarray:
-  """[N, L] identifiers of the documents of a corpus, in corpus order."""
-  documents_N = np.arange(len(vectors_ND), dtype=np.int32)
+def assign_codes(
+  model: Any,
+  params: Any,
+  vectors_ND: np.ndarray,
+  documents_N: np.ndarray | None = None,
+) -> np.ndarray:
+  """[N, L] identifiers of documents.
+
+  Args:
+    model: Retriever.
+    params: of the model.
+    vectors_ND: unit vectors of the documents.
+    documents_N: int32 numbers in the corpus trained on, -1 for a document that
+      is new to the model; 0 to N - 1 when None.
+  """
+  if documents_N is None:
+    documents_N = np.arange(len(vectors_ND), dtype=np.int32)
   return _in_batches(
     functools.partial(_assign, model, params), vectors_ND, documents_N
   )
