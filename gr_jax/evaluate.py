@@ -30,6 +30,12 @@ def _parser() -> argparse.ArgumentParser:
     '--index', metavar='PATH', help='default: the index of the run'
   )
   parser.add_argument(
+    '--data_dir',
+    metavar='FOLDER',
+    help='judge with another folder than the run was trained on, as one with '
+    'the documents that were inserted (default: that of the run)',
+  )
+  parser.add_argument(
     '--controls',
     default='',
     metavar='NAMES',
@@ -77,7 +83,23 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
   return folders
 
 
-def _systems(index_path, control_folders, collection, how):
+def _open_control(folder, how, index):
+  """A control with the documents of the run's index, searched alike."""
+  from gr_jax.evaluation.generative import Generative
+  from gr_jax.retrieval.opening import open_searcher
+
+  path = folder / 'index'
+  searcher = open_searcher(path, settings=how)
+  if set(searcher.document_ids) != set(index.document_ids):
+    raise UserError(
+      f'{path} should hold the {len(index)} documents of the index that is '
+      f'judged, it holds {len(searcher.document_ids)}: insert the same ones '
+      f'with python -m gr_jax.insert --index={path}, or leave out --controls'
+    )
+  return Generative(searcher)
+
+
+def _systems(index_path, index, control_folders, collection, how):
   """Yields (row name, system) in the order of the table.
 
   A generator: a control is opened when its turn comes, and searched as the
@@ -92,29 +114,29 @@ def _systems(index_path, control_folders, collection, how):
   ours = Generative(open_searcher(index_path, settings=how))
   yield report.DENSE, ours.exact_dense()
   if 'dense_only' in control_folders:
-    path = control_folders['dense_only'] / 'index'
-    searcher = open_searcher(path, settings=how)
-    yield report.DENSE_ONLY, Generative(searcher).exact_dense()
+    control = _open_control(control_folders['dense_only'], how, index)
+    yield report.DENSE_ONLY, control.exact_dense()
   yield report.GR_JAX, ours
   if 'random_ids' in control_folders:
-    path = control_folders['random_ids'] / 'index'
-    yield report.RANDOM_IDS, Generative(open_searcher(path, settings=how))
+    folder = control_folders['random_ids']
+    yield report.RANDOM_IDS, _open_control(folder, how, index)
 
 
-def _setting(settings, split, command, index, how):
+def _setting(settings, data_dir, split, command, collection, how):
   """What is measured, for the table and results.json."""
   from gr_jax.evaluation import report
 
+  documents = len(collection.document_index())
   return report.Setting(
-    dataset=pathlib.Path(settings.data_dir).resolve().name,
+    dataset=pathlib.Path(data_dir or settings.data_dir).resolve().name,
     split=split,
-    documents=len(index),
+    documents=documents,
     command=command,
     seed=settings.seed,
-    corpus_sha256=index.manifest['inputs_sha256']['corpus'],
+    corpus_sha256=collection.corpus_sha256(),
     search={
       'beams': how.beams,
-      'documents_scored': how.budget(len(index)),
+      'documents_scored': how.budget(documents),
       'dense_weight': how.dense_weight,
       'fusion': how.fusion,
       **(
@@ -138,6 +160,7 @@ def evaluate(
   batch: int = 256,
   command: str = '',
   changes: Mapping[str, int | float | str] | None = None,
+  data_dir: pathlib.Path | None = None,
 ) -> dict[str, object]:
   """Measures all systems on a split, prints the table, writes the files.
 
@@ -150,19 +173,21 @@ def evaluate(
     batch: queries asked at once.
     command: what results.json names as its origin.
     changes: fields of SearchSettings that differ from what the index saved.
+    data_dir: another folder than the run was trained on.
 
   Returns:
     The contents of results.json.
   """
   from gr_jax import run_folder, run_settings
   from gr_jax.data.collection import Collection
-  from gr_jax.evaluation import judging, report
+  from gr_jax.evaluation import judging, report, seen_new
   from gr_jax.evaluation.identifiers import identifier_statistics
   from gr_jax.index.index import Index
   from gr_jax.retrieval.opening import saved_search
 
   settings = run_folder.read_settings(run_dir)
-  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
+  folder, bad_records = run_settings.collection_arguments(settings, run_dir)
+  collection = Collection(data_dir or folder, bad_records)
   asked = judging.questions(collection, split)
   index_path = index_path or run_dir / 'index'
   index = Index.load(index_path)
@@ -171,12 +196,15 @@ def evaluate(
   folders = _make_controls(
     control_names, settings, run_dir, index.manifest['inputs_sha256']
   )
-  systems = _systems(index_path, folders, collection, how)
+  systems = _systems(index_path, index, folders, collection, how)
   rows = judging.judge(systems, asked, run_dir / 'runs', batch)
-  setting = _setting(settings, split, command, index, how)
+  setting = _setting(settings, data_dir, split, command, collection, how)
   id_space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
-  print(report.table(setting, rows, id_space))
-  results = report.results(setting, rows, id_space)
+  groups = seen_new.query_groups(
+    index, asked.judgements, rows[0].scores.query_ids
+  )
+  print(report.table(setting, rows, id_space, groups))
+  results = report.results(setting, rows, id_space, groups)
   default = 'results.json' if split == 'test' else f'results.{split}.json'
   report.write_results(output or run_dir / default, results)
   return results
@@ -205,6 +233,7 @@ def main(arguments: list[str]) -> int:
     flags.batch,
     'python -m gr_jax.evaluate ' + shlex.join(arguments),
     search.search_changes(flags),
+    pathlib.Path(flags.data_dir) if flags.data_dir else None,
   )
   return 0
 

@@ -4,23 +4,35 @@ import dataclasses
 import pathlib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from gr_jax.data.collection import Collection
 from gr_jax.evaluation import protocol, report, run_files
-from gr_jax.index.index import Index
+from gr_jax.index.index import SNIPPET_LENGTH, Index
 from gr_jax.types import Judgement, Query, UserError
 
 
 def check_documents(
   index: Index, index_path: pathlib.Path, collection: Collection
 ) -> None:
-  """Refuses an index of another corpus than the one that is judged."""
+  """Refuses an index of another corpus than the one that is judged.
+
+  The corpus of an evaluation is that of the index: a document that is missing
+  would count as a miss without a word, a foreign one has no text for BM25.
+
+  Args:
+    index: what is judged.
+    index_path: what messages call it.
+    collection: corpus and judgements.
+  """
   there = collection.document_index().keys()
   indexed = set(index.document_ids)
   if indexed != there:
     raise UserError(
       f'{index_path} should hold the documents of {collection.directory}: '
       f'{len(there - indexed)} are missing and {len(indexed - there)} are '
-      'foreign; bring back the former, or train in another RUN_DIR'
+      'foreign; insert what is missing (python -m gr_jax.insert), name the '
+      'folder of what it holds as --data_dir, or train in another RUN_DIR'
     )
   # An index in memory was made from what is there now.
   if index.manifest is None:
@@ -28,12 +40,34 @@ def check_documents(
   # With other texts under the same ids the vectors are of the old ones.
   was = index.manifest['inputs_sha256']['corpus']
   now = collection.corpus_sha256()
-  if was != now:
+  if np.any(index.new_N):
+    # No one file is what the index was made from.
+    _check_texts(index, index_path, collection)
+  elif was != now:
     raise UserError(
       f'{index_path} is of a corpus of SHA-256 {was[:12]}, that of '
       f'{collection.directory} is {now[:12]}: bring back the former, or train '
       'in another RUN_DIR'
     )
+
+
+def _check_texts(
+  index: Index, index_path: pathlib.Path, collection: Collection
+) -> None:
+  """Refuses texts that differ from those in the index, as far as it has them.
+
+  The index keeps titles and the beginnings of texts.
+  """
+  row_of = {name: row for row, name in enumerate(index.document_ids)}
+  for document in collection.documents():
+    row = row_of[document.id]
+    beginning = document.text[:SNIPPET_LENGTH]
+    if (index.titles[row], index.snippets[row]) != (document.title, beginning):
+      raise UserError(
+        f'{index_path} has another text of {document.id!r} than '
+        f'{collection.directory}: bring back the former, or train in another '
+        'RUN_DIR'
+      )
 
 
 @dataclasses.dataclass(frozen=True)

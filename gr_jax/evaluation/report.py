@@ -94,11 +94,37 @@ def _best_dense(systems: Sequence[Measured]) -> Measured | None:
   return max(dense, key=lambda s: s.scores.means()['R@10'], default=None)
 
 
+def _ours(systems: Sequence[Measured]) -> Measured | None:
+  return next((system for system in systems if system.name == GR_JAX), None)
+
+
+def _group_means(system: Measured, mask_B: np.ndarray) -> dict[str, float]:
+  """The means over the queries of a group."""
+  values = system.scores.values.items()
+  return {name: _mean(values_B[mask_B]) for name, values_B in values}
+
+
+def _group_results(
+  systems: Sequence[Measured], groups: Mapping[str, np.ndarray]
+) -> dict[str, object]:
+  """Measures of all systems for each group of queries."""
+  return {
+    name: {
+      'queries': int(mask_B.sum()),
+      'systems': [
+        {'name': system.name, **_group_means(system, mask_B)}
+        for system in systems
+      ],
+    }
+    for name, mask_B in groups.items()
+  }
+
+
 def _comparisons(
   systems: Sequence[Measured], seed: int
 ) -> list[dict[str, object]]:
   """R@10 of gr_jax less that of each other system, with 95 % intervals."""
-  ours = next((system for system in systems if system.name == GR_JAX), None)
+  ours = _ours(systems)
   if ours is None:
     return []
   rows = []
@@ -122,6 +148,7 @@ def results(
   setting: Setting,
   systems: Sequence[Measured],
   id_space: IdentifierStatistics,
+  groups: Mapping[str, np.ndarray],
 ) -> dict[str, object]:
   """The contents of results.json.
 
@@ -129,6 +156,7 @@ def results(
     setting: what was measured.
     systems: rows of the table, which answered the same queries.
     id_space: of the main run's index.
+    groups: of queries, see seen_new.query_groups.
 
   Returns:
     Plain values, ready for JSON.
@@ -144,6 +172,7 @@ def results(
     'queries': len(scores.query_ids),
     'queries_without_relevant': scores.without_relevant,
     'systems': [_row(system) for system in systems],
+    'groups': _group_results(systems, groups),
     'comparisons': _comparisons(systems, setting.seed),
     'id_space': identifiers,
     'versions': versions(),
@@ -192,7 +221,7 @@ def _system_lines(systems: Sequence[Measured]) -> list[str]:
 
 def _share_line(systems: Sequence[Measured], documents: int) -> list[str]:
   """How much of exact dense search is reached, at what share of its work."""
-  ours = next((system for system in systems if system.name == GR_JAX), None)
+  ours = _ours(systems)
   dense = _best_dense(systems)
   if ours is None or dense is None:
     return []
@@ -206,6 +235,33 @@ def _share_line(systems: Sequence[Measured], documents: int) -> list[str]:
     f'{scored:.1%} of the documents.'
   )
   return [line]
+
+
+def _group_lines(
+  systems: Sequence[Measured], groups: Mapping[str, np.ndarray]
+) -> list[str]:
+  """The measures of each group, and what is reached of exact dense search."""
+  if not groups:
+    return []
+  rows = [['relevant documents', 'queries', *_HEADINGS[: 1 + len(NAMES)]]]
+  shares = []
+  ours, dense = _ours(systems), _best_dense(systems)
+  for group, mask_B in groups.items():
+    for system in systems:
+      means = _group_means(system, mask_B)
+      cells = [f'{means[name]:.3f}' for name in NAMES]
+      rows.append([group, f'{int(mask_B.sum()):,}', system.name, *cells])
+    reference = _group_means(dense, mask_B)['R@10'] if dense else 0
+    if ours and reference:
+      reached = _group_means(ours, mask_B)['R@10'] / reference
+      shares.append(
+        f'{group}: {GR_JAX} reaches {reached:.1%} of the R@10 of {dense.name}.'
+      )
+  head = (
+    'Queries by whether training saw their relevant documents (mixed: some of '
+    'them)'
+  )
+  return [head, '', *_align(rows), '', *shares, '']
 
 
 def _identifier_lines(id_space: IdentifierStatistics) -> list[str]:
@@ -230,6 +286,7 @@ def table(
   setting: Setting,
   systems: Sequence[Measured],
   id_space: IdentifierStatistics,
+  groups: Mapping[str, np.ndarray],
 ) -> str:
   """What a person reads: a row for each system, then the ID space.
 
@@ -237,6 +294,7 @@ def table(
     setting: what was measured.
     systems: rows of the table, which answered the same queries.
     id_space: of the main run's index.
+    groups: of queries, see seen_new.query_groups.
 
   Returns:
     Lines without a last newline.
@@ -256,6 +314,7 @@ def table(
       '',
       *_share_line(systems, setting.documents),
       '',
+      *_group_lines(systems, groups),
       'ID space',
       *_identifier_lines(id_space),
     ]

@@ -2,23 +2,27 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 from tiny_run import (
   DOCUMENTS,
   MODEL,
+  WORDS,
   write_collection,
   write_index,
   write_vocabulary,
 )
 
-from gr_jax import evaluate, run_folder, run_settings
+from gr_jax import evaluate, insert, run_folder, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.evaluation import controls
 from gr_jax.evaluation.run_files import read_run
 from gr_jax.index.index import Index
+from gr_jax.retrieval import opening
 from gr_jax.retrieval.searcher import SearchSettings
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
@@ -138,6 +142,73 @@ def test_a_control_made_from_other_inputs_than_its_run_is_refused(run_dir):
   inputs = {**inputs, 'encoder_weights': 'x', 'examples': 'x'}
   with pytest.raises(UserError, match='other encoder_weights and examples th'):
     controls.check_inputs(run_dir, inputs)
+
+
+@pytest.fixture
+def grown(run_dir):
+  """The run's index with six more documents; returns their whole folder."""
+  whole = shutil.copytree(run_dir.parent / 'toy', run_dir.parent / 'whole')
+  new = [
+    json.dumps({'_id': f'n{n}', 'title': 'sand', 'text': f'{word} cloud'})
+    for n, word in enumerate(WORDS[:6])
+  ]
+  corpus = run_dir.parent / 'new.jsonl'
+  corpus.write_text('\n'.join(new) + '\n')
+  with (whole / 'corpus.jsonl').open('a') as file:
+    file.write(corpus.read_text())
+  with (whole / 'qrels' / 'test.tsv').open('a') as file:
+    # q1 asks for an old and for a new document.
+    file.writelines(f'q{n}\tn{n}\t1\n' for n in (1,))
+    file.writelines(f'p{n}\tn{n}\t1\n' for n in range(6))
+  with (whole / 'queries.jsonl').open('a') as file:
+    file.writelines(
+      json.dumps({'_id': f'p{n}', 'text': f'sand {WORDS[n]}'}) + '\n'
+      for n in range(6)
+    )
+  insert.insert(run_dir / 'index', corpus)
+  return whole
+
+
+def test_new_documents_are_judged_apart(run_dir, grown, capsys):
+  found = evaluate.evaluate(run_dir, batch=8, data_dir=grown)
+  assert (found['dataset'], found['documents']) == ('whole', DOCUMENTS + 6)
+  assert found['corpus_sha256'] == Collection(grown).corpus_sha256()
+  groups = found['groups']
+  assert {name: group['queries'] for name, group in groups.items()} == {
+    'seen': DOCUMENTS - 1, 'new': 6, 'mixed': 1,
+  }  # fmt: skip
+  for place, row in enumerate(found['systems']):
+    total = sum(
+      group['queries'] * group['systems'][place]['R@10']
+      for group in groups.values()
+    )
+    assert total / (DOCUMENTS + 6) == pytest.approx(row['R@10'])
+  bm25 = groups['new']['systems'][0]
+  assert (bm25['name'], bm25['R@10']) == ('BM25', 1.0)
+  printed = capsys.readouterr().out
+  assert 'Queries by whether training saw their relevant documents' in printed
+
+
+def test_an_index_with_new_documents_asks_for_their_folder(run_dir, grown):
+  with pytest.raises(
+    UserError, match=r'0 are missing and 6 are foreign; insert .* --data_dir'
+  ):
+    evaluate.evaluate(run_dir)
+  corpus = grown / 'corpus.jsonl'
+  corpus.write_text(corpus.read_text().replace('"piano cloud"', '"a"'))
+  with pytest.raises(UserError, match="has another text of 'n5' than"):
+    evaluate.evaluate(run_dir, data_dir=grown)
+
+
+def test_a_control_without_the_new_documents_is_refused(run_dir, grown):
+  index = Index.load(run_dir / 'index')
+  searcher = types.SimpleNamespace(document_ids=list(index.document_ids)[:30])
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(opening, 'open_searcher', lambda *_, **__: searcher)
+    with pytest.raises(
+      UserError, match=r'the 36 documents .*, it holds 30: in'
+    ):
+      evaluate._open_control(run_dir, SearchSettings(), index)
 
 
 def test_other_texts_under_the_same_ids_are_refused(run_dir):

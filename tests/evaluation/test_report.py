@@ -68,7 +68,7 @@ ID_SPACE = identifier_statistics(
 
 
 def test_table_golden():
-  text = report.table(SETTING, SYSTEMS, ID_SPACE)
+  text = report.table(SETTING, SYSTEMS, ID_SPACE, {})
   squeezed = [' '.join(line.split()) for line in text.splitlines()]
   assert squeezed == [' '.join(line.split()) for line in GOLDEN.splitlines()]
   # Columns end at one place: every line of the table is equally long.
@@ -77,7 +77,7 @@ def test_table_golden():
 
 def test_results_have_the_agreed_keys(tmp_path):
   path = tmp_path / 'results.json'
-  report.write_results(path, report.results(SETTING, SYSTEMS, ID_SPACE))
+  report.write_results(path, report.results(SETTING, SYSTEMS, ID_SPACE, {}))
   found = json.loads(path.read_text())
   assert {
     'dataset', 'split', 'documents', 'systems', 'id_space', 'command', 'seed',
@@ -105,13 +105,53 @@ def test_results_have_the_agreed_keys(tmp_path):
 
 
 def test_comparisons_are_paired():
-  found = report.results(SETTING, SYSTEMS, ID_SPACE)['comparisons']
+  found = report.results(SETTING, SYSTEMS, ID_SPACE, {})['comparisons']
   assert [row['less'] for row in found] == [
     'BM25', 'exact dense', 'exact dense (InfoNCE alone)',
   ]  # fmt: skip
   # Both systems move together from query to query: no spread is left.
   assert found[1]['low'] == pytest.approx(0.1)
   assert found[1]['high'] == pytest.approx(0.1)
+
+
+GROUPS = {'seen': np.array([True, False]), 'new': np.array([False, True])}
+GROUP_GOLDEN = """\
+Queries by whether training saw their relevant documents (mixed: some of them)
+
+relevant documents queries system R@1 R@10 R@100 MRR@10 nDCG@10
+seen 1 BM25 0.150 0.150 0.150 0.150 0.150
+seen 1 exact dense 0.500 0.500 0.500 0.500 0.500
+seen 1 exact dense (InfoNCE alone) 0.700 0.700 0.700 0.700 0.700
+seen 1 gr_jax 0.600 0.600 0.600 0.600 0.600
+new 1 BM25 0.350 0.350 0.350 0.350 0.350
+new 1 exact dense 0.700 0.700 0.700 0.700 0.700
+new 1 exact dense (InfoNCE alone) 0.900 0.900 0.900 0.900 0.900
+new 1 gr_jax 0.800 0.800 0.800 0.800 0.800
+
+seen: gr_jax reaches 85.7% of the R@10 of exact dense (InfoNCE alone).
+new: gr_jax reaches 88.9% of the R@10 of exact dense (InfoNCE alone).
+"""
+
+
+def test_groups_of_queries_have_rows_of_their_own():
+  lines = report.table(SETTING, SYSTEMS, ID_SPACE, GROUPS).splitlines()
+  squeezed = [' '.join(line.split()) for line in lines]
+  start = squeezed.index(GROUP_GOLDEN.splitlines()[0])
+  wanted = GROUP_GOLDEN.splitlines()
+  assert squeezed[start : start + len(wanted)] == wanted
+  # What stands around them is the table without groups.
+  rest = squeezed[:start] + squeezed[start + len(wanted) + 1 :]
+  plain = report.table(SETTING, SYSTEMS, ID_SPACE, {}).splitlines()
+  assert rest == [' '.join(line.split()) for line in plain]
+
+
+def test_results_hold_the_groups():
+  found = report.results(SETTING, SYSTEMS, ID_SPACE, GROUPS)['groups']
+  assert list(found) == ['seen', 'new']
+  assert found['new']['queries'] == 1
+  ours = found['new']['systems'][3]
+  assert ours == {'name': 'gr_jax', **dict.fromkeys(NAMES, pytest.approx(0.8))}
+  assert report.results(SETTING, SYSTEMS, ID_SPACE, {})['groups'] == {}
 
 
 def test_nan_is_refused_and_leaves_the_old_file(tmp_path):
