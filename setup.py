@@ -102,6 +102,8 @@ setuptools.setup(
     'minilm': MINILM,
     'datasets': ['ir_datasets>=0.6.3,<0.7'],
     'hub': ['huggingface_hub>=1'],
+    # Of gr_jax.compare, whose tables come without it too.
+    'plots': ['matplotlib>=3.10,<4'],
     # Only the parity tests import these.
     'parity': ['torch>=2.8', 'transformers>=5'],
     'dev': DEV,

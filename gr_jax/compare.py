@@ -96,7 +96,7 @@ def compare(settings, only: str = '*', only_list: bool = False) -> int:
   Returns:
     Exit status: 1 where a run failed.
   """
-  from gr_jax.evaluation import comparison_results
+  from gr_jax.evaluation import comparison_plot, comparison_results
 
   runs = plan(settings)
   if not any(fnmatch.fnmatchcase(run.key[1], only) for run in runs):
@@ -118,6 +118,8 @@ def compare(settings, only: str = '*', only_list: bool = False) -> int:
       print(f'{run.name}: {_state(run, result, waiting)}')
   if only_list:
     return 0
+  if comparison_plot.missing():
+    print(comparison_plot.missing(), flush=True)
   for run in runs:
     if run.refused:
       print(f'{run.name}: failed: {run.refused}', flush=True)
@@ -226,10 +228,12 @@ def _planned(settings, data, variant, seed, data_sha256) -> Run:
     made = configuration.build(run_settings.RunSettings)
   except UserError as error:
     return Run(key, folder, references, refused=str(error))
+  # Frozen vectors of an encoder that was drawn depend on the draw.
+  drawn = not made.encoder_weights and not made.training.train_encoder
   texts = [
     data_sha256, to_json(made.preparation), made.encoder_weights,
     to_json(made.model.encoder), made.model.pooling,
-    made.seed if not made.encoder_weights else 0,
+    made.seed if drawn else 0,
   ]  # fmt: skip
   texts_key = comparison_results.stamp(texts)
   cache = root / 'cache' / data / texts_key[:12]

@@ -10,24 +10,28 @@ from gr_jax.evaluation.comparison_rows import Row
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.evaluation.comparison_table import share
 
-MISSING = 'no plot: it needs matplotlib (pip install matplotlib)'
+
+def missing() -> str:
+  """Why there will be no plot; empty where there will be one."""
+  if importlib.util.find_spec('matplotlib') is None:
+    return "no plot: it needs matplotlib (pip install 'gr_jax[plots]')"
+  return ''
 
 
 def write(
   path: pathlib.Path, settings: ComparisonSettings, rows: Sequence[Row]
-) -> bool:
+) -> None:
   """Draws the first measure of each variant, with its range over seeds.
+
+  Nothing is drawn where matplotlib is missing.
 
   Args:
     path: of an .svg file.
     settings: of the comparison.
     rows: of comparison_rows.rows.
-
-  Returns:
-    False where matplotlib is missing: nothing is drawn.
   """
-  if importlib.util.find_spec('matplotlib') is None:
-    return False
+  if missing():
+    return
   # Its figures without pyplot, which keeps state and looks for a screen.
   from matplotlib.figure import Figure
 
@@ -54,7 +58,6 @@ def write(
   partial = path.with_name(f'partial.{path.name}')
   figure.savefig(partial, format='svg')
   os.replace(partial, path)
-  return True
 
 
 def _draw(axis, settings, rows: Sequence[Row]) -> None:

@@ -69,11 +69,7 @@ def write(folder: pathlib.Path, sha256: str, result: Result) -> None:
   """
   folder.mkdir(parents=True, exist_ok=True)
   partial = folder / f'partial.{SCORES}'
-  np.savez_compressed(
-    partial,
-    **{name: values.astype(np.float32) for name, values in
-       result.scores.items()},
-  )  # fmt: skip
+  np.savez_compressed(partial, **result.scores)
   os.replace(partial, folder / SCORES)
   text = json.dumps({'sha256': sha256, **result.facts}, indent=1)
   write_atomically(folder / RESULT, text + '\n')

@@ -88,7 +88,7 @@ def markdown(
   if failures:
     lines += ['', '## Failed', '']
     lines += [
-      f'- {data}, {variant}, seed {seed}: {message}'
+      f'- {data}, {variant}, seed {seed}: {" ".join(message.split())}'
       for (data, variant, seed), message in failures.items()
     ]
   return '\n'.join(lines) + '\n'
@@ -186,7 +186,7 @@ def _identifier_table(settings, results, rows, data: str) -> list[str]:
     ]
     line = [_value(cells.get((variant, name))) for name in IDENTIFIERS]
     seconds = cells.get((variant, TRAIN_SECONDS))
-    time = f'{seconds.mean:.0f} ± {seconds.half_range:.0f}' if seconds else ''
+    time = f'{seconds.mean:.0f}' if seconds else ''
     body.append([variant, *line, time, *fitted])
   heads = ['variant', *IDENTIFIERS, TRAIN_SECONDS, *weights]
   return _table(heads, body)
@@ -198,7 +198,11 @@ def _weight(weights: Sequence[float]) -> str:
 
 
 def _value(row: Row | None) -> str:
-  return '' if row is None else f'{row.mean:.4f} ± {row.half_range:.4f}'
+  if row is None:
+    return ''
+  # One run has no spread, which is not the same as a spread of 0.
+  spread = f' ± {row.half_range:.4f}' if row.seeds > 1 else ''
+  return f'{row.mean:.4f}{spread}'
 
 
 def _interval(difference) -> str:
