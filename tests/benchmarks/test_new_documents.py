@@ -1,19 +1,18 @@
 """Withheld documents take their queries with them, and nothing else."""
 
-import importlib.util
 import json
 import pathlib
+import sys
 
 import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / 'benchmarks'))
+
+import new_documents
 
 from gr_jax.data.collection import Collection
 from gr_jax.data.documents import DocumentFile
 from gr_jax.types import UserError
-
-PATH = pathlib.Path(__file__).parents[2] / 'benchmarks' / 'new_documents.py'
-_spec = importlib.util.spec_from_file_location('new_documents', PATH)
-new_documents = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(new_documents)
 
 HEADER = 'query-id\tcorpus-id\tscore\n'
 
