@@ -158,7 +158,7 @@ def grown(run_dir):
     file.write(corpus.read_text())
   with (whole / 'qrels' / 'test.tsv').open('a') as file:
     # q1 asks for an old and for a new document.
-    file.writelines(f'q{n}\tn{n}\t1\n' for n in (1,))
+    file.write('q1\tn1\t1\n')
     file.writelines(f'p{n}\tn{n}\t1\n' for n in range(6))
   with (whole / 'queries.jsonl').open('a') as file:
     file.writelines(
@@ -169,8 +169,11 @@ def grown(run_dir):
   return whole
 
 
-def test_new_documents_are_judged_apart(run_dir, grown, capsys):
-  found = evaluate.evaluate(run_dir, batch=8, data_dir=grown)
+def test_new_documents_are_judged_apart(run_dir, grown, capsys, monkeypatch):
+  # The cache of compiled programs is the user's.
+  monkeypatch.setattr(evaluate.search, 'keep_compiled', lambda: None)
+  evaluate.main([f'--run_dir={run_dir}', '--batch=8', f'--data_dir={grown}'])
+  found = json.loads((run_dir / 'results.json').read_text())
   assert (found['dataset'], found['documents']) == ('whole', DOCUMENTS + 6)
   assert found['corpus_sha256'] == Collection(grown).corpus_sha256()
   groups = found['groups']
