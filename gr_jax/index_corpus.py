@@ -46,6 +46,7 @@ def index_run(
   """
   from gr_jax import run_folder, run_settings
   from gr_jax.data.collection import Collection
+  from gr_jax.indexers.tables import TABLES
   from gr_jax.models.retriever import Retriever
   from gr_jax.retrieval.building import build_index
   from gr_jax.retrieval.opening import saved_settings
@@ -84,7 +85,9 @@ def index_run(
     'examples': hashes['examples'],
   }
   path = output or run_dir / 'index'
-  return index.save(path, params, saved, vocabulary, inputs)
+  # What is known of the corpus's documents is in their identifiers by now.
+  searched = {k: v for k, v in params.items() if k not in TABLES}
+  return index.save(path, searched, saved, vocabulary, inputs)
 
 
 def _restore(run_dir: pathlib.Path, checkpoint: int | None):

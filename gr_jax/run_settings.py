@@ -5,21 +5,25 @@ import pathlib
 
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import PreparationSettings
-from gr_jax.indexers.random_codes import RandomConfig
+from gr_jax.indexers.neural import NeuralConfig
+from gr_jax.indexers.product import ProductConfig
 from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.indexers.sampling import SamplingConfig
+from gr_jax.indexers.static import StaticConfig
+from gr_jax.indexers.upkeep import UpkeepConfig
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import (
   ObjectiveSettings,
-  bottleneck_alone,
+  only,
 )
 from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.schedule import Schedule
 from gr_jax.settings import register
 from gr_jax.training.mesh import MeshSettings
 from gr_jax.training.optimizer import OptimizerSettings
-from gr_jax.training.schedules import Schedule
 from gr_jax.training.state import TrainingSettings
 from gr_jax.types import UserError
 
@@ -81,17 +85,21 @@ register(
   CodeDecoderConfig,
   LoaderSettings,
   MeshSettings,
+  NeuralConfig,
   ObjectiveSettings,
   OptimizerSettings,
   PreparationSettings,
-  RandomConfig,
+  ProductConfig,
   ResidualConfig,
   RetrieverConfig,
   RunSettings,
+  SamplingConfig,
   Schedule,
   SearchSettings,
+  StaticConfig,
   T5Config,
   TrainingSettings,
+  UpkeepConfig,
 )
 
 
@@ -139,10 +147,10 @@ def control(
     settings, cache_dir=str(cache_dir(settings, run_dir).absolute())
   )
   if name == 'random_ids':
-    indexer = RandomConfig(
+    indexer = StaticConfig(
+      kind='random',
       positions=settings.model.positions,
-      codes=settings.model.codes,
-      seed=settings.seed,
+      codes=settings.model.code_sizes,
     )
     # Codewords without meaning learn from generation alone; the criteria that
     # tie vectors to their codewords would only harm the vectors.
@@ -152,10 +160,10 @@ def control(
         settings.model, indexer=indexer, indexer_gradient=1.0
       ),
       objective=dataclasses.replace(
-        bottleneck_alone(settings.objective),
+        only(settings.objective, 'bottleneck'),
         generation=settings.objective.generation,
       ),
     )
   return dataclasses.replace(
-    shared, objective=bottleneck_alone(settings.objective)
+    shared, objective=only(settings.objective, 'bottleneck')
   )

@@ -36,6 +36,21 @@ def near_miss(name: str, options: Iterable[str]) -> str:
   return f' (did you mean {close[0]!r}?)' if close else ''
 
 
+def check_option(place: str, value: str, options: Iterable[str]) -> None:
+  """Refuses a value that is none of the options.
+
+  Args:
+    place: the setting, as 'SamplingConfig.noise'.
+    value: what came.
+    options: what there is.
+  """
+  if value not in options:
+    raise UserError(
+      f'{place} is one of {list(options)}, not {value!r}'
+      f'{near_miss(value, options)}'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class Document:
   """A text to be found, identified by `id` within its collection."""

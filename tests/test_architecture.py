@@ -29,13 +29,21 @@ TABLE = {
   'locks': {'types'},
   'checksums': set(),
   'data': {'types', 'checksums'},
-  'objectives': {'types'},
+  'schedule': set(),
+  'objectives': {'types', 'schedule'},
   'indexers': {'types'},
   'models': {'types', 'checksums', 'indexers', 'objectives'},
   'decoding': {'types'},
   'index': {'types', 'checksums', 'locks', 'decoding'},
   # The indexers, for what codebooks start from.
-  'training': {'types', 'progress', 'models', 'indexers', 'objectives'},
+  'training': {
+    'types',
+    'progress',
+    'schedule',
+    'models',
+    'indexers',
+    'objectives',
+  },
   # The settings of a run come as data from the index.
   'retrieval': {
     'types',

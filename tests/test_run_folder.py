@@ -62,7 +62,7 @@ def run(encoder=ENCODER, rates=None, **changes):
 
 def texts(settings, folder, examples):
   model = Retriever(settings.model)
-  params, _ = initial.init_params(model, settings.seed)
+  params, _, _ = initial.init_params(model, settings.seed, documents=3)
   hashes = {'vocabulary': 'v', 'encoder_weights': 'w', 'examples': 'e'}
   return run_folder.Texts(
     settings, folder, model, params, examples, hashes

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from gr_jax.indexers.random_codes import RandomConfig
+from gr_jax.indexers.static import StaticConfig
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
 from gr_jax.run_settings import RunSettings, control
 from gr_jax.training.state import TrainingSettings
@@ -57,5 +57,6 @@ def test_controls_keep_budget_data_and_decoder(name, criteria):
   assert changed.model.decoder == run.model.decoder
   assert changed.cache_dir == str(pathlib.Path('runs/a').absolute())
   indexer = changed.model.indexer
-  assert (indexer.positions, indexer.codes) == (8, 128)
-  assert isinstance(indexer, RandomConfig) == (name == 'random_ids')
+  assert indexer.code_sizes == (128,) * 8
+  fixed = isinstance(indexer, StaticConfig) and indexer.kind == 'random'
+  assert fixed == (name == 'random_ids')

@@ -5,9 +5,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import partitioning
 
-from gr_jax.indexers.gumbel import gumbel_softmax
-from gr_jax.indexers.interface import CodeAssignment, learned_codebooks
+from gr_jax.indexers import interface
+from gr_jax.indexers.interface import squared_distances
+from gr_jax.indexers.sampling import (
+  SamplingConfig,
+  chosen_codewords,
+  sample_codes,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +22,8 @@ class ResidualConfig:
 
   Attributes:
     positions: L, codes of an identifier.
-    codes: K, size of each position's codebook.
-    straight_through: one-hot samples in the forward pass (else soft ones).
+    codes: K, size of each position's codebook: one number, or one a position.
+    sampling: how codes are drawn while training.
     initialisation: what k-means starts the codebooks from: 'documents',
       'queries' (the mean vector of a document's training queries), 'half'
       (half of each, our reconstruction of bottleneck-minimal indexing, arXiv
@@ -25,12 +31,20 @@ class ResidualConfig:
       the labelled and the generated ones that are trained on ('labelled',
       'pseudo'); without them the 'extractive' ones, without those the
       'spans'. A document without any stands for itself.
+    conditioned: whether a learned map of the codewords so far moves what a
+      position looks for; it starts at zero.
   """
 
   positions: int = 8
-  codes: int = 128
-  straight_through: bool = True
+  codes: int | tuple[int, ...] = 128
+  sampling: SamplingConfig = SamplingConfig()
   initialisation: str = 'half'
+  conditioned: bool = False
+
+  @property
+  def code_sizes(self):
+    """Codes of each position."""
+    return interface.code_sizes(self.positions, self.codes)
 
 
 class ResidualIndexer(nn.Module):
@@ -48,90 +62,89 @@ class ResidualIndexer(nn.Module):
   width: int
 
   def setup(self):
-    config = self.config
-    self.codebooks_LKD = learned_codebooks(
-      config.positions, config.codes, self.width
-    )
+    sizes = self.config.code_sizes
+    self.codebooks_LKD = interface.learned_codebooks(sizes, self.width)
+    self.absent_LK = interface.absent_codes(sizes)
+    if self.config.conditioned:
+      self.condition_LDD = partitioning.param_with_axes(
+        'condition',
+        nn.initializers.zeros_init(),
+        (len(sizes), self.width, self.width),
+        jnp.float32,
+        axes=('code_positions', 'width', 'embed'),
+      )
+    else:
+      self.condition_LDD = jnp.zeros((len(sizes), 0, 0))
 
-  def __call__(self, vectors_BD, documents_B, *, temperature, noise, rng):
+  def __call__(
+    self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
+  ):
     """Codes of a batch of documents, see interface.CodeAssignment.
 
     Args:
       vectors_BD: unit vectors of the documents.
-      documents_B: unused: the codes depend on the vectors alone.
+      known_BL: unused: the codes depend on the vectors alone.
       temperature: tau of the Gumbel-softmax, in squared distance.
       noise: scale of the Gumbel noise, in squared distance.
+      usage_LK: recent share of use of each code.
       rng: key of the noise.
 
     Returns:
       The CodeAssignment.
     """
-    del documents_B
+    del known_BL
+    vectors_BD = vectors_BD.astype(jnp.float32)
 
     def step(residual_BD, inputs):
-      codebook_KD, key = inputs
-      logits_BK = -squared_distances(residual_BD, codebook_KD)
-      sample_BK = gumbel_softmax(
-        logits_BK,
+      codebook_KD, absent_K, condition_DD, usage_K, key = inputs
+      wanted_BD = self._wanted(vectors_BD, residual_BD, condition_DD)
+      probs_BK, sample_BK = sample_codes(
+        absent_K[None] - squared_distances(wanted_BD, codebook_KD),
+        self.config.sampling,
         temperature=temperature,
         noise=noise,
-        straight_through=self.config.straight_through,
+        usage_K=usage_K,
         rng=key,
       )
-      codeword_BD = jnp.matmul(
-        sample_BK, codebook_KD, precision=jax.lax.Precision.HIGHEST
+      codeword_BD = chosen_codewords(
+        sample_BK, codebook_KD, residual_BD, self.config.sampling
       )
-      probs_BK = jax.nn.softmax(logits_BK / temperature)
-      return residual_BD - codeword_BD, (probs_BK, sample_BK, codeword_BD)
+      found = (probs_BK, sample_BK, codeword_BD, residual_BD)
+      return residual_BD - codeword_BD, found
 
     keys = jax.random.split(rng, self.config.positions)
-    vectors_BD = vectors_BD.astype(jnp.float32)
-    residual_BD, (probs_LBK, sample_LBK, codewords_LBD) = jax.lax.scan(
-      step, vectors_BD, (self.codebooks_LKD, keys)
+    _, by_position = jax.lax.scan(
+      step,
+      vectors_BD,
+      (self.codebooks_LKD, self.absent_LK, self.condition_LDD, usage_LK, keys),
     )
-    sample_BLK = sample_LBK.swapaxes(0, 1)
-    return CodeAssignment(
-      probs_BLK=probs_LBK.swapaxes(0, 1),
-      sample_BLK=sample_BLK,
-      codes_BL=jnp.argmax(sample_BLK, axis=-1).astype(jnp.int32),
-      codewords_BLD=codewords_LBD.swapaxes(0, 1),
-      quantised_BD=vectors_BD - residual_BD,
-    )
+    return interface.assignment(by_position)
 
-  def assign(self, vectors_BD, documents_B):
+  def _wanted(self, vectors_BD, residual_BD, condition_DD):
+    """What a position looks for, given the codewords so far."""
+    if not self.config.conditioned:
+      return residual_BD
+    return residual_BD + (vectors_BD - residual_BD) @ condition_DD
+
+  def assign(self, vectors_BD, known_BL):
     """[B, L] codes without noise; the same vectors give the same codes."""
-    del documents_B
-    return residual_codes(vectors_BD, self.codebooks_LKD)
+    del known_BL
+    vectors_BD = vectors_BD.astype(jnp.float32)
+
+    def step(residual_BD, inputs):
+      codebook_KD, absent_K, condition_DD = inputs
+      wanted_BD = self._wanted(vectors_BD, residual_BD, condition_DD)
+      scores_BK = absent_K[None] - squared_distances(wanted_BD, codebook_KD)
+      codes_B = jnp.argmax(scores_BK, axis=-1)
+      return residual_BD - codebook_KD[codes_B], codes_B
+
+    _, codes_LB = jax.lax.scan(
+      step,
+      vectors_BD,
+      (self.codebooks_LKD, self.absent_LK, self.condition_LDD),
+    )
+    return codes_LB.T.astype(jnp.int32)
 
   def codebooks(self):
     """[L, K, D] codewords."""
     return self.codebooks_LKD
-
-
-def squared_distances(vectors_BD, codebook_KD):
-  """[B, K] squared distances of vectors to codewords, in float32.
-
-  At the highest precision: large terms cancel, and the fewer bits of an
-  accelerator's default would choose other codes than a CPU does.
-  """
-  products_BK = jnp.matmul(
-    vectors_BD, codebook_KD.T, precision=jax.lax.Precision.HIGHEST
-  )
-  return (
-    jnp.sum(vectors_BD**2, axis=-1)[:, None]
-    - 2 * products_BK
-    + jnp.sum(codebook_KD**2, axis=-1)[None, :]
-  )
-
-
-def residual_codes(vectors_BD, codebooks_LKD):
-  """[B, L] int32 nearest codes, position by position."""
-
-  def step(residual_BD, codebook_KD):
-    codes_B = jnp.argmin(squared_distances(residual_BD, codebook_KD), axis=-1)
-    return residual_BD - codebook_KD[codes_B], codes_B
-
-  _, codes_LB = jax.lax.scan(
-    step, vectors_BD.astype(jnp.float32), codebooks_LKD
-  )
-  return codes_LB.T.astype(jnp.int32)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.linen import partitioning
 
+from gr_jax.indexers.interface import absent_codes
 from gr_jax.models import layers
 from gr_jax.models.t5 import T5Config
 from gr_jax.models.t5_decoder import (
@@ -83,17 +84,17 @@ class CodeDecoder(nn.Module):
   Attributes:
     config: sizes and head.
     width: D, of queries and codewords.
-    positions: L.
-    codes: K.
+    sizes: codes of each position.
   """
 
   config: CodeDecoderConfig
   width: int
-  positions: int
-  codes: int
+  sizes: tuple[int, ...]
 
   def setup(self):
     stack = self.config.stack
+    positions = len(self.sizes)
+    self.absent_LK = absent_codes(self.sizes)
     # Query, residual and last codeword each have a map into the stack.
     self.input_3DM = partitioning.param_with_axes(
       'input',
@@ -105,7 +106,7 @@ class CodeDecoder(nn.Module):
     self.position_embedding_LM = partitioning.param_with_axes(
       'position_embedding',
       nn.initializers.normal(stddev=0.02),
-      (self.positions, stack.emb_dim),
+      (positions, stack.emb_dim),
       jnp.float32,
       axes=('code_positions', 'embed'),
     )
@@ -119,7 +120,7 @@ class CodeDecoder(nn.Module):
       self.log_sharpness_L = partitioning.param_with_axes(
         'log_sharpness',
         nn.initializers.constant(math.log(self.config.sharpness)),
-        (self.positions,),
+        (positions,),
         jnp.float32,
         axes=('code_positions',),
       )
@@ -127,7 +128,7 @@ class CodeDecoder(nn.Module):
       self.head_LMK = partitioning.param_with_axes(
         'head',
         nn.initializers.lecun_normal(batch_axis=(0,)),
-        (self.positions, stack.emb_dim, self.codes),
+        (positions, stack.emb_dim, max(self.sizes)),
         jnp.float32,
         axes=('code_positions', 'embed', 'codes'),
       )
@@ -147,11 +148,11 @@ class CodeDecoder(nn.Module):
     """
     codewords_BLD = codewords_BLD.astype(jnp.float32)
     before_BLD = jnp.cumsum(codewords_BLD, axis=1) - codewords_BLD
-    residuals_BLD = encoding.vectors_BD[:, None, :] - before_BLD
+    residuals_BLD = encoding.coded_BC[:, None, :] - before_BLD
     previous_BLD = jnp.pad(codewords_BLD, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     from_query, from_residual, from_previous = self.input_3DM
     inputs_BLM = (
-      (encoding.vectors_BD @ from_query)[:, None, :]
+      (encoding.coded_BC @ from_query)[:, None, :]
       + residuals_BLD @ from_residual
       + previous_BLD @ from_previous
       + self.position_embedding_LM[None]
@@ -163,11 +164,12 @@ class CodeDecoder(nn.Module):
       deterministic=deterministic,
     )
     if not self.config.tied:
-      return jnp.einsum('BLM,LMK->BLK', hidden_BLM, self.head_LMK)
+      scores_BLK = jnp.einsum('BLM,LMK->BLK', hidden_BLM, self.head_LMK)
+      return scores_BLK + self.absent_LK[None]
     targets_BLD = residuals_BLD + self.output(hidden_BLM)
-    return tied_scores(
-      targets_BLD, codebooks_LKD, jnp.exp(self.log_sharpness_L)
-    )
+    sharpness_L = jnp.exp(self.log_sharpness_L)
+    scores_BLK = tied_scores(targets_BLD, codebooks_LKD, sharpness_L)
+    return scores_BLK + self.absent_LK[None]
 
   def start(self, encoding, width):
     """The state of `width` beams a query before the first code.
@@ -180,11 +182,11 @@ class CodeDecoder(nn.Module):
       DecodingState.
     """
     batch = encoding.vectors_BD.shape[0]
-    vectors_BD = encoding.vectors_BD
+    vectors_BD = encoding.coded_BC
     from_query, from_residual, _ = self.input_3DM
     inputs_B1M = (vectors_BD @ (from_query + from_residual))[:, None, :]
     memory = self.stack.memory(encoding.states_BSE, encoding.mask_BS)
-    cache = empty_cache(self.config.stack, batch * width, self.positions)
+    cache = empty_cache(self.config.stack, batch * width, len(self.sizes))
     return DecodingState(
       residuals_BWD=jnp.repeat(vectors_BD[:, None, :], width, axis=1),
       inputs_BWM=jnp.repeat(inputs_B1M, width, axis=1),
@@ -237,6 +239,7 @@ class CodeDecoder(nn.Module):
     else:
       scores_RK = hidden_RM.astype(jnp.float32) @ self.head_LMK[level]
       scores_BWK = scores_RK.reshape(batch, width, -1)
+    scores_BWK = scores_BWK + jnp.asarray(self.absent_LK)[level][None, None]
     if self.config.normalised:
       scores_BWK = jax.nn.log_softmax(scores_BWK, axis=-1)
     cache = jax.tree.map(lambda x: x.reshape(batch, width, *x.shape[1:]), cache)

@@ -6,18 +6,31 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
-from gr_jax.indexers.interface import CodeAssignment
-from gr_jax.indexers.random_codes import RandomConfig, RandomIndexer
+from gr_jax.indexers.interface import CodeAssignment, stand_for
+from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
+from gr_jax.indexers.product import ProductConfig, ProductIndexer
 from gr_jax.indexers.residual import ResidualConfig, ResidualIndexer
+from gr_jax.indexers.static import StaticConfig, StaticIndexer
+from gr_jax.indexers.tables import DocumentTable
+from gr_jax.indexers.uncertainty import LearnedNoise
+from gr_jax.indexers.upkeep import CodebookUpkeep, UpkeepConfig
+from gr_jax.indexers.usage import CodeUsage
+from gr_jax.models import layers
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoder, CodeDecoderConfig
 from gr_jax.models.encoder import Encoder
+from gr_jax.models.projection import Projection, scale_gradient, unit_length
 from gr_jax.models.t5 import T5Config
 from gr_jax.types import UserError
 
-_INDEXERS = {ResidualConfig: ResidualIndexer, RandomConfig: RandomIndexer}
+_INDEXERS = {
+  ResidualConfig: ResidualIndexer,
+  ProductConfig: ProductIndexer,
+  NeuralConfig: NeuralIndexer,
+  StaticConfig: StaticIndexer,
+}
+IndexerConfig = ResidualConfig | ProductConfig | NeuralConfig | StaticConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,15 +47,40 @@ class RetrieverConfig:
     pooling: 'mean' or 'first', of the encoder's states.
     indexer_gradient: share of the generation loss's gradient that reaches
       codes and codebooks; 0 leaves the indexer to the other criteria.
+    code_width: C, of the code space: what identifiers code and the decoder
+      steers by is a learned linear map of the vectors to C, of unit length.
+      A space of few dimensions is quantised with a fraction of the error, and
+      what learns there leaves the dense vectors alone. 0 for the dense space
+      itself.
+    code_gradient: share of the gradient of the code space that reaches the
+      dense vectors.
+    query_share: share of the mean vector of a document's training queries in
+      what its identifier codes, besides its own; a document without them, as
+      one that is new, is coded by its own vector alone. Our reconstruction of
+      bottleneck-minimal indexing (arXiv 2405.10974) for codes that learn.
+    reads_queries: whether the indexer is also read on the queries, for the
+      criteria of agreement.
+    reconstructs: whether a linear map back to the encoder's output is trained,
+      for the autoencoding criterion.
+    upkeep: what happens to codebooks besides their gradient steps.
+    queue: Q, recent documents whose identifiers balance looks at besides the
+      batch's; 0 for none.
   """
 
   encoder: BertConfig | T5Config = BertConfig()
-  indexer: ResidualConfig | RandomConfig = ResidualConfig()
+  indexer: IndexerConfig = ResidualConfig()
   decoder: CodeDecoderConfig = CodeDecoderConfig()
   width: int = 384
   projection: bool = True
   pooling: str = 'mean'
   indexer_gradient: float = 0.1
+  code_width: int = 96
+  code_gradient: float = 0.0
+  query_share: float = 0.5
+  reads_queries: bool = False
+  reconstructs: bool = False
+  upkeep: UpkeepConfig = UpkeepConfig()
+  queue: int = 2048
 
   @property
   def positions(self):
@@ -50,9 +88,15 @@ class RetrieverConfig:
     return self.indexer.positions
 
   @property
-  def codes(self):
-    """K, codes of a position."""
-    return self.indexer.codes
+  def code_sizes(self):
+    """Codes of each position."""
+    return self.indexer.code_sizes
+
+  @property
+  def learns_noise(self):
+    """Whether the scale of the Gumbel noise is a parameter."""
+    sampling = getattr(self.indexer, 'sampling', None)
+    return sampling is not None and sampling.noise == 'uncertainty'
 
 
 @flax.struct.dataclass
@@ -61,11 +105,13 @@ class QueryEncoding:
 
   Attributes:
     vectors_BD: unit vectors.
+    coded_BC: unit vectors in the code space.
     states_BSE: what the decoder attends to.
     mask_BS: which states are real.
   """
 
   vectors_BD: jax.Array
+  coded_BC: jax.Array
   states_BSE: jax.Array
   mask_BS: jax.Array
 
@@ -77,42 +123,38 @@ class RetrieverOutput:
   Attributes:
     query_vectors_BD: unit vectors of the queries.
     document_vectors_BD: unit vectors of the documents.
+    query_coded_BC: the queries in the code space.
+    document_coded_BC: what the identifiers of the documents code.
     assignment: codes of the documents.
     targets_BLK: the sample of the codes, its gradient scaled.
     scores_BLK: the decoder's scores of all codes.
+    negative_vectors_XD: unit vectors of mined hard negatives, none without.
+    negative_documents_X: which documents they are.
+    queue_codes_QL: identifiers of recent documents.
+    queue_quantised_QD: what they stand for by now.
+    queue_documents_Q: which documents they are, -1 for none.
+    query_probs_BLK: code probabilities of the queries, if they are read.
+    pooled_BE: the encoder's output for the documents.
+    reconstructed_BE: what the vectors tell of it, if it is reconstructed.
+    uncertainty: s, the learned scale of the noise, if it is learned.
   """
 
   query_vectors_BD: jax.Array
   document_vectors_BD: jax.Array
+  query_coded_BC: jax.Array
+  document_coded_BC: jax.Array
   assignment: CodeAssignment
   targets_BLK: jax.Array
   scores_BLK: jax.Array
-
-
-class Projection(nn.Module):
-  """Linear map to unit vectors; it starts as the identity where it can.
-
-  Attributes:
-    width: D.
-  """
-
-  width: int
-
-  @nn.compact
-  def __call__(self, pooled_BE):
-    def init(rng, shape, dtype):
-      if shape[0] == shape[1]:
-        return jnp.eye(shape[0], dtype=dtype)
-      return nn.initializers.lecun_normal()(rng, shape, dtype)
-
-    kernel_ED = partitioning.param_with_axes(
-      'kernel',
-      init,
-      (pooled_BE.shape[-1], self.width),
-      jnp.float32,
-      axes=('embed', 'width'),
-    )
-    return unit_length(unit_length(pooled_BE.astype(jnp.float32)) @ kernel_ED)
+  negative_vectors_XD: jax.Array
+  negative_documents_X: jax.Array
+  queue_codes_QL: jax.Array
+  queue_quantised_QD: jax.Array
+  queue_documents_Q: jax.Array
+  pooled_BE: jax.Array
+  query_probs_BLK: jax.Array | None = None
+  reconstructed_BE: jax.Array | None = None
+  uncertainty: jax.Array | None = None
 
 
 class Retriever(nn.Module):
@@ -135,10 +177,24 @@ class Retriever(nn.Module):
         f'{config.encoder.emb_dim}, not {config.width}'
       )
     kind = _INDEXERS[type(config.indexer)]
-    self.indexer = kind(config.indexer, config.width)
-    self.decoder = CodeDecoder(
-      config.decoder, config.width, config.positions, config.codes
-    )
+    if config.code_width:
+      self.code_projection = Projection(config.code_width)
+    width = config.code_width or config.width
+    self.indexer = kind(config.indexer, width)
+    if isinstance(config.indexer, StaticConfig):
+      self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
+    elif config.query_share:
+      self.query_means = DocumentTable(config.width, jnp.float16, 0)
+    self.usage = CodeUsage(config.code_sizes, config.queue)
+    if config.upkeep.active:
+      self.upkeep = CodebookUpkeep(config.upkeep, max(config.code_sizes))
+    if config.reconstructs:
+      self.reconstruction = layers.Dense(
+        features=config.encoder.emb_dim, axes=('width', 'embed')
+      )
+    if config.learns_noise:
+      self.learned_noise = LearnedNoise(config.indexer.sampling.uncertain)
+    self.decoder = CodeDecoder(config.decoder, width, config.code_sizes)
 
   def __call__(self, batch, *, temperature, noise, deterministic):
     """Vectors, codes and code scores of a training batch.
@@ -154,34 +210,124 @@ class Retriever(nn.Module):
     Returns:
       RetrieverOutput.
     """
-    if 'query_tokens' in batch:
-      queries = self.encode(batch['query_tokens'], deterministic)
-      documents_BD = self.encode(
-        batch['document_tokens'], deterministic
-      ).vectors_BD
-    else:
-      queries = self.encode_pooled(batch['query_vectors'])
-      documents_BD = self.project(batch['document_vectors'])
-    assignment = self.indexer(
-      documents_BD,
-      batch['document_index'],
-      temperature=temperature,
-      noise=noise,
-      rng=self.make_rng('dropout'),
-    )
+    queries, pooled_BE = self._read(batch, deterministic)
+    documents_BD = self.project(pooled_BE)
+    numbers_B = batch['document_index']
+    _, queue_codes_QL, queue_documents_Q = self.usage.recent()
+    coded_BC = self._coded(documents_BD, numbers_B)
+    assignment = self._identify(coded_BC, numbers_B, temperature, noise)
     share = self.config.indexer_gradient
+    codebooks_LKD = self.indexer.codebooks()
     scores_BLK = self.decoder(
       queries,
       scale_gradient(assignment.codewords_BLD, share),
-      scale_gradient(self.indexer.codebooks(), share),
+      scale_gradient(codebooks_LKD, share),
       deterministic=deterministic,
     )
-    return RetrieverOutput(
+    outputs = RetrieverOutput(
       query_vectors_BD=queries.vectors_BD,
       document_vectors_BD=documents_BD,
+      query_coded_BC=queries.coded_BC,
+      document_coded_BC=coded_BC,
       assignment=assignment,
       targets_BLK=scale_gradient(assignment.sample_BLK, share),
       scores_BLK=scores_BLK,
+      negative_vectors_XD=jnp.zeros((0, self.config.width)),
+      negative_documents_X=jnp.zeros(0, jnp.int32),
+      queue_codes_QL=queue_codes_QL,
+      queue_quantised_QD=stand_for(codebooks_LKD, queue_codes_QL),
+      queue_documents_Q=queue_documents_Q,
+      pooled_BE=pooled_BE,
+    )
+    return self._with_optional(outputs, batch, queries, temperature)
+
+  def _identify(self, coded_BC, numbers_B, temperature, noise):
+    """The CodeAssignment of a batch, which is kept in mind."""
+    if self.config.learns_noise:
+      # s learns from the criterion of generation alone.
+      scale = jax.lax.stop_gradient(jnp.abs(self.learned_noise()))
+      noise = scale * temperature
+    assignment = self.indexer(
+      coded_BC,
+      self._known(numbers_B),
+      temperature=temperature,
+      noise=noise,
+      usage_LK=self.usage.recent()[0],
+      rng=self.make_rng('dropout'),
+    )
+    self.usage.update(assignment.codes_BL, numbers_B)
+    if self.config.upkeep.active:
+      self.upkeep(assignment.coded_BLX, assignment.codes_BL)
+    return assignment
+
+  def _read(self, batch, deterministic):
+    """QueryEncoding, and [B, E] what the encoder pooled of the documents."""
+    if 'query_tokens' not in batch:
+      queries = self.encode_pooled(batch['query_vectors'])
+      return queries, batch['document_vectors']
+    queries = self.encode(batch['query_tokens'], deterministic)
+    documents = self.backbone(batch['document_tokens'], deterministic)
+    return queries, documents.pooled_BE
+
+  def _with_optional(self, outputs, batch, queries, temperature):
+    """The outputs with what only some criteria read."""
+    config = self.config
+    if 'negative_index' in batch:
+      negatives_XD = self._negatives(batch)
+      outputs = outputs.replace(
+        negative_vectors_XD=negatives_XD,
+        negative_documents_X=batch['negative_index'].reshape(-1),
+      )
+    if config.reads_queries:
+      codes = self.indexer(
+        queries.coded_BC,
+        self._known(jnp.full(len(queries.coded_BC), -1)),
+        temperature=temperature,
+        noise=0.0,
+        usage_LK=self.usage.recent()[0],
+        rng=self.make_rng('dropout'),
+      )
+      outputs = outputs.replace(query_probs_BLK=codes.probs_BLK)
+    if config.reconstructs:
+      rebuilt_BE = self.reconstruction(outputs.document_vectors_BD)
+      outputs = outputs.replace(reconstructed_BE=rebuilt_BE)
+    if config.learns_noise:
+      outputs = outputs.replace(uncertainty=self.learned_noise())
+    return outputs
+
+  def _negatives(self, batch):
+    """[X, D] unit vectors of mined negatives, read without dropout."""
+    if 'negative_tokens' in batch:
+      tokens_BHS = batch['negative_tokens']
+      tokens_XS = tokens_BHS.reshape(-1, tokens_BHS.shape[-1])
+      pooled_XE = self.backbone(tokens_XS).pooled_BE
+    else:
+      vectors_BHE = batch['negative_vectors']
+      pooled_XE = vectors_BHE.reshape(-1, vectors_BHE.shape[-1])
+    return self.project(pooled_XE)
+
+  def _known(self, documents_B):
+    """[B, L] identifiers fixed beforehand, None for kinds that learn."""
+    if not isinstance(self.config.indexer, StaticConfig):
+      return None
+    return self.identifiers(documents_B)
+
+  def _coded(self, vectors_BD, documents_B):
+    """[B, C] what identifiers code: documents, moved to their queries."""
+    static = isinstance(self.config.indexer, StaticConfig)
+    if static or not self.config.query_share:
+      return self.code_space(vectors_BD)
+    means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
+    asked_B1 = jnp.any(means_BD != 0, axis=-1, keepdims=True)
+    share_B1 = self.config.query_share * asked_B1
+    return self.code_space((1 - share_B1) * vectors_BD + share_B1 * means_BD)
+
+  def code_space(self, vectors_BD):
+    """[B, C] unit vectors in the space that identifiers code."""
+    if not self.config.code_width:
+      return vectors_BD
+    return self.code_projection(
+      scale_gradient(vectors_BD, self.config.code_gradient)
     )
 
   def backbone(self, tokens_BS, deterministic=True):
@@ -199,23 +345,29 @@ class Retriever(nn.Module):
     output = self.backbone(tokens_BS, deterministic)
     if not self.config.decoder.attends_tokens:
       return self.encode_pooled(output.pooled_BE)
-    vectors_BD = self.project(output.pooled_BE)
-    return QueryEncoding(vectors_BD, output.states_BSE, output.mask_BS)
+    encoding = self.encode_pooled(output.pooled_BE)
+    return encoding.replace(
+      states_BSE=output.states_BSE, mask_BS=output.mask_BS
+    )
 
   def encode_pooled(self, pooled_BE):
     """QueryEncoding of pooled vectors, for decoders that need no tokens."""
     vectors_BD = self.project(pooled_BE)
     mask_BS = jnp.ones((vectors_BD.shape[0], 1), bool)
-    return QueryEncoding(vectors_BD, vectors_BD[:, None, :], mask_BS)
+    return QueryEncoding(
+      vectors_BD, self.code_space(vectors_BD), vectors_BD[:, None, :], mask_BS
+    )
 
   def assign(self, vectors_BD, documents_B):
     """[B, L] int32 codes of documents, without noise.
 
     Args:
       vectors_BD: unit vectors from `project` or `encode`.
-      documents_B: int32 numbers of the documents in the corpus.
+      documents_B: int32 numbers of the documents in the corpus trained on, -1
+        for a document that is new to the model.
     """
-    return self.indexer.assign(vectors_BD, documents_B)
+    coded_BC = self._coded(vectors_BD, documents_B)
+    return self.indexer.assign(coded_BC, self._known(documents_B))
 
   def start(self, encoding, width):
     """The decoding state of `width` beams a query, see CodeDecoder.start."""
@@ -224,15 +376,3 @@ class Retriever(nn.Module):
   def decode(self, state, codes_BW, level):
     """Scores of the next code, see CodeDecoder.step."""
     return self.decoder.step(state, codes_BW, level, self.indexer.codebooks())
-
-
-def unit_length(vectors):
-  """Vectors of length 1 along the last axis; zeros stay zeros."""
-  square = jnp.sum(vectors**2, axis=-1, keepdims=True)
-  return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
-
-
-def scale_gradient(x, share):
-  """The value of `x`; its gradient times `share`."""
-  fixed = jax.lax.stop_gradient(x)
-  return fixed + share * (x - fixed)

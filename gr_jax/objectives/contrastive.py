@@ -1,11 +1,17 @@
-"""Representation bottleneck: dense vectors that tell documents apart."""
+"""Representation bottleneck: vectors that tell documents apart."""
 
 import jax
 import jax.numpy as jnp
 
 
 def info_nce_loss(
-  query_vectors_BD, document_vectors_BD, documents_B, temperature, name
+  query_vectors_BD,
+  document_vectors_BD,
+  documents_B,
+  temperature,
+  name,
+  more_vectors_XD=None,
+  more_documents_X=None,
 ):
   """InfoNCE with the other documents of the global batch as negatives.
 
@@ -20,17 +26,26 @@ def info_nce_loss(
     temperature: T, of the dot products.
     name: the metric's name, since the same loss serves dense and quantised
       vectors.
+    more_vectors_XD: vectors of further negatives for all queries, if any.
+    more_documents_X: which documents they are, -1 for none.
 
   Returns:
     The mean over the batch in nats, and metrics.
   """
+  vectors_CD, documents_C = document_vectors_BD, documents_B
+  if more_vectors_XD is not None:
+    vectors_CD = jnp.concatenate([vectors_CD, more_vectors_XD])
+    documents_C = jnp.concatenate([documents_C, more_documents_X])
   scores_BC = jnp.einsum(
     'BD,CD->BC',
     query_vectors_BD.astype(jnp.float32),
-    document_vectors_BD.astype(jnp.float32),
+    vectors_CD.astype(jnp.float32),
   )
+  own_BC = jnp.eye(*scores_BC.shape, dtype=bool)
+  left_out_BC = documents_B[:, None] == documents_C[None, :]
+  left_out_BC = (left_out_BC | (documents_C < 0)[None, :]) & ~own_BC
   logp_BC = jax.nn.log_softmax(
-    jnp.where(same_document(documents_B), -1e9, scores_BC / temperature)
+    jnp.where(left_out_BC, -1e9, scores_BC / temperature)
   )
   loss_B = -jnp.diagonal(logp_BC)
   hits_B = jnp.argmax(logp_BC, axis=-1) == jnp.arange(loss_B.size)

@@ -2,67 +2,114 @@
 
 import dataclasses
 
-from gr_jax.objectives.balance import (
-  density_loss,
-  position_entropy_loss,
-  sharpness_loss,
-)
+from gr_jax.objectives.balance import density_loss, position_entropy_loss
 from gr_jax.objectives.commitment import commitment_loss
 from gr_jax.objectives.consistency import consistency_loss
 from gr_jax.objectives.contrastive import info_nce_loss
 from gr_jax.objectives.generation import generation_loss
+from gr_jax.objectives.optional import optional_criteria
+from gr_jax.schedule import Schedule
+
+Weight = float | Schedule
 
 
 @dataclasses.dataclass(frozen=True)
 class ObjectiveSettings:
   """Weights of the criteria; 0 leaves a criterion out of the program.
 
+  A weight is a number, or a Schedule of it.
+
   Attributes:
     generation: of the code decoder's cross-entropy.
     bottleneck: of InfoNCE between dense vectors.
+    code_bottleneck: of the same in the code space.
     quantised: of InfoNCE between queries and quantised documents.
+    prefix_contrast: of the same for every prefix of the identifiers.
     consistency: of the KL from dense to quantised score distributions.
     commitment: of the distance between vectors and their codewords.
+    agreement: of the cross-entropy of the indexer's codes for the query; needs
+      RetrieverConfig.reads_queries, as does
+    code_contrast: of InfoNCE in code space.
+    reconstruction: of autoencoding; needs RetrieverConfig.reconstructs.
     position_entropy: of each position's distance from uniform use.
     density: of the chance that two documents share an identifier.
+    prefix_density: of the chance that they share a prefix.
     sharpness: of the entropy of each document's code distributions.
     temperature: T of the dot products of unit vectors, in all criteria.
   """
 
-  generation: float = 1.0
-  bottleneck: float = 1.0
-  quantised: float = 2.0
-  consistency: float = 2.0
-  commitment: float = 1.0
-  position_entropy: float = 0.5
-  density: float = 0.5
-  sharpness: float = 0.0
+  generation: Weight = 1.0
+  bottleneck: Weight = 1.0
+  code_bottleneck: Weight = 1.0
+  quantised: Weight = 2.0
+  prefix_contrast: Weight = 0.0
+  consistency: Weight = 2.0
+  commitment: Weight = 1.0
+  agreement: Weight = 0.0
+  code_contrast: Weight = 0.0
+  reconstruction: Weight = 0.0
+  position_entropy: Weight = 0.5
+  density: Weight = 0.5
+  prefix_density: Weight = 0.0
+  sharpness: Weight = 0.0
   temperature: float = 0.05
 
 
-def bottleneck_alone(settings):
-  """The same settings with all criteria off but the bottleneck."""
+def only(settings, *names):
+  """The same settings with all criteria off but those named."""
   off = {
     field.name: 0.0
     for field in dataclasses.fields(ObjectiveSettings)
-    if field.name not in ('bottleneck', 'temperature')
+    if field.name not in ('temperature', *names)
   }
   return dataclasses.replace(settings, **off)
 
 
-def objective(outputs, documents_B, settings):
+def stage_objective(settings, stage):
+  """What a stage of training looks at.
+
+  Args:
+    settings: ObjectiveSettings.
+    stage: 'dense', 'codes' or 'decoder'.
+  """
+  if stage == 'dense':
+    return only(settings, 'bottleneck', 'code_bottleneck')
+  return only(settings, 'generation') if stage == 'decoder' else settings
+
+
+def objective(outputs, documents_B, sizes, settings, progress):
   """Sums the weighted criteria.
 
   Args:
     outputs: models.retriever.RetrieverOutput of a batch.
     documents_B: int32 document of each row.
+    sizes: codes of each position.
     settings: ObjectiveSettings.
+    progress: share of all steps that is done, for the schedules.
 
   Returns:
     The loss and the criteria's metrics, {'name': (total, count)}.
   """
+  arguments = outputs, documents_B, sizes, settings.temperature
+  criteria = {**_criteria(*arguments), **optional_criteria(*arguments)}
+  total, metrics = 0.0, {}
+  for field in dataclasses.fields(settings):
+    weight = getattr(settings, field.name)
+    if field.name not in criteria or not weight:
+      continue
+    if isinstance(weight, Schedule):
+      weight = weight.at(progress)
+    value, measured = criteria[field.name]()
+    total += weight * value
+    metrics |= measured
+  metrics['loss'] = (total, 1)
+  return total, metrics
+
+
+def _criteria(outputs, documents_B, sizes, temperature):
+  """{'name': () -> (value, metrics)} of the criteria that are on by default."""
   codes = outputs.assignment
-  criteria = {
+  return {
     'generation': lambda: generation_loss(
       outputs.scores_BLK, outputs.targets_BLK, codes.codes_BL
     ),
@@ -70,37 +117,44 @@ def objective(outputs, documents_B, settings):
       outputs.query_vectors_BD,
       outputs.document_vectors_BD,
       documents_B,
-      settings.temperature,
+      temperature,
       'bottleneck',
+      outputs.negative_vectors_XD,
+      outputs.negative_documents_X,
+    ),
+    'code_bottleneck': lambda: info_nce_loss(
+      outputs.query_coded_BC,
+      outputs.document_coded_BC,
+      documents_B,
+      temperature,
+      'code_bottleneck',
     ),
     'quantised': lambda: info_nce_loss(
-      outputs.query_vectors_BD,
+      outputs.query_coded_BC,
       codes.quantised_BD,
       documents_B,
-      settings.temperature,
+      temperature,
       'quantised',
+      outputs.queue_quantised_QD,
+      outputs.queue_documents_Q,
     ),
     'consistency': lambda: consistency_loss(
       outputs.query_vectors_BD,
       outputs.document_vectors_BD,
+      outputs.query_coded_BC,
       codes.quantised_BD,
       documents_B,
-      settings.temperature,
+      temperature,
     ),
     'commitment': lambda: commitment_loss(
-      outputs.document_vectors_BD, codes.quantised_BD
+      outputs.document_coded_BC, codes.quantised_BD
     ),
-    'position_entropy': lambda: position_entropy_loss(codes.probs_BLK),
-    'density': lambda: density_loss(codes.probs_BLK, documents_B),
-    'sharpness': lambda: sharpness_loss(codes.probs_BLK),
+    'position_entropy': lambda: position_entropy_loss(codes.probs_BLK, sizes),
+    'density': lambda: density_loss(
+      codes.probs_BLK,
+      documents_B,
+      sizes,
+      outputs.queue_codes_QL,
+      outputs.queue_documents_Q,
+    ),
   }
-  total, metrics = 0.0, {}
-  for name, criterion in criteria.items():
-    weight = getattr(settings, name)
-    if not weight:
-      continue
-    value, measured = criterion()
-    total += weight * value
-    metrics |= measured
-  metrics['loss'] = (total, 1)
-  return total, metrics

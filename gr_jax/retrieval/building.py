@@ -31,7 +31,7 @@ def build_index(
   """
   return Index.build(
     assign_codes(model, params, vectors_ND),
-    (model.config.codes,) * model.config.positions,
+    model.config.code_sizes,
     vectors_ND.astype(vector_type),
     document_ids,
     titles,

@@ -117,12 +117,11 @@ def saved_search(index: Index) -> SearchSettings:
 
 def _check_codes(index: Index, config: RetrieverConfig) -> None:
   """Refuses identifiers of another shape than the model writes."""
-  sizes = index.trie.code_sizes
-  if len(sizes) != config.positions or max(sizes) > config.codes:
+  sizes = tuple(index.trie.code_sizes)
+  if sizes != config.code_sizes:
     raise UserError(
-      f'{index.directory} has identifiers of {len(sizes)} codes out of'
-      f' {max(sizes)}, its model writes {config.positions} out of'
-      f' {config.codes}: build the index again'
+      f'{index.directory} has identifiers of codes out of {sizes}, its model'
+      f' writes {config.code_sizes}: build the index again'
     )
 
 

@@ -207,6 +207,26 @@ class Checkpoints:
     )
     return Restored(state, _read_data_state(folder))
 
+  def resume(self, state: Any, batches: Any, hashes: Mapping[str, str]) -> Any:
+    """The state of the last checkpoint, or the given one where there is none.
+
+    Args:
+      state: at step 0, with the types and shardings that are wanted.
+      batches: an iterator with set_state, moved to where that state stands.
+      hashes: of what a checkpoint depends on, see `save`.
+
+    Raises:
+      UserError: a checkpoint is damaged or of other inputs, or the disk is too
+        small for the first one.
+    """
+    latest = self.latest()
+    if latest is None:
+      self.check_space(state)
+      return state
+    restored = self.restore(latest, state, hashes)
+    batches.set_state(restored.data_state)
+    return restored.state
+
   def restore_params(self, step: int) -> dict:
     """The model's parameters, for readers that know nothing of the training.
 

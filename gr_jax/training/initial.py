@@ -1,4 +1,4 @@
-"""Parameters at step 0: drawn, imported, and codebooks from k-means."""
+"""Parameters at step 0, and codes where the second stage starts."""
 
 import dataclasses
 
@@ -6,15 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr_jax.indexers.kmeans import residual_kmeans
-from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.indexers import starting
+from gr_jax.indexers.tables import TABLES
+from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
-from gr_jax.models.retriever import unit_length
-from gr_jax.types import UserError, near_miss
-
-# Vectors that k-means sees: more change the centres little and cost memory.
-KMEANS_SAMPLE = 262_144
+from gr_jax.training.state import make_state
+from gr_jax.types import UserError
 
 # Free to choose whatever the weights were trained with.
 _TRAINING_ONLY = ('dtype', 'dropout_rate', 'initializer_stddev')
@@ -22,18 +20,18 @@ _TRAINING_ONLY = ('dtype', 'dropout_rate', 'initializer_stddev')
 _DECODER_ONLY = ('num_decoder_layers', 'logits_via_embedding')
 _ENCODER_ONLY = ('num_encoder_layers', 'logits_via_embedding', 'vocab_size')
 
-INITIALISATIONS = ('documents', 'queries', 'half', 'none')
 
-
-def init_params(model, seed):
+def init_params(model, seed, documents):
   """Draws all parameters.
 
   Args:
     model: models.retriever.Retriever.
     seed: of the draw.
+    documents: N, rows of the table of static identifiers.
 
   Returns:
-    The parameters and their logical axes (the 'params_axes' collection).
+    The parameters, their logical axes (the 'params_axes' collection) and the
+    state 'usage'.
   """
   tokens_BS = jnp.ones((2, 2), jnp.int32)
   batch = {
@@ -53,7 +51,34 @@ def init_params(model, seed):
     )
 
   variables = jax.jit(init)(jax.random.key(seed))
-  return variables['params'], variables['params_axes']
+  params = dict(variables['params'])
+  for name in TABLES:
+    if name in params:
+      row_1X = params[name]['table']
+      table_NX = jnp.zeros((documents, row_1X.shape[1]), row_1X.dtype)
+      params[name] = {'table': table_NX}
+  return params, variables['params_axes'], variables['usage']
+
+
+def first_state(settings, model, documents, optimizer):
+  """The state at step 0, with pretrained weights where there are some.
+
+  Args:
+    settings: run_settings.RunSettings.
+    model: models.retriever.Retriever.
+    documents: N, of the corpus.
+    optimizer: optax transformation.
+
+  Returns:
+    The TrainState, the parameters' logical axes, and the SHA-256 of the
+    weights ('' for none).
+  """
+  params, axes, usage = init_params(model, settings.seed, documents)
+  params, weights_sha256 = import_params(
+    params, settings.model, settings.encoder_weights
+  )
+  state = make_state(params, usage, optimizer, settings.training.train_encoder)
+  return state, axes, weights_sha256
 
 
 def import_params(params, config, source):
@@ -130,72 +155,71 @@ def _first_layers(stack, count):
   }
 
 
-def starting_vectors(documents_ND, query_vectors, documents_of_queries, kind):
-  """What k-means clusters: documents, their queries, or half of each.
-
-  Clustering on the queries is bottleneck-minimal indexing (arXiv 2405.10974);
-  half and half is our reconstruction. A document without a query stands for
-  itself.
+def begin_stage(name, settings, texts, optimizer, state):
+  """The state that a stage of training begins with.
 
   Args:
-    documents_ND: unit vectors.
-    query_vectors: [Q, D] unit vectors of training queries.
-    documents_of_queries: [Q] int document of each.
-    kind: of `INITIALISATIONS`, but not 'none'.
+    name: 'dense', 'codes' (identifiers start from what the vectors became) or
+      'decoder'.
+    settings: run_settings.RunSettings.
+    texts: run_folder.Texts, the vectors of documents and training queries.
+    optimizer: of the stage; it starts anew.
+    state: training.state.TrainState after the stage before.
 
   Returns:
-    [N, D] vectors.
+    The state, each array placed as it was.
   """
-  documents_ND = np.asarray(documents_ND, np.float32)
-  if kind == 'documents' or not len(query_vectors):
-    return documents_ND
-  sums_ND = np.zeros_like(documents_ND)
-  np.add.at(sums_ND, documents_of_queries, np.asarray(query_vectors))
-  has_query_N1 = np.bincount(documents_of_queries, minlength=len(documents_ND))[
-    :, None
-  ].astype(bool)
-  means_ND = np.asarray(unit_length(jnp.asarray(sums_ND)))
-  share = 1.0 if kind == 'queries' else 0.5
-  mixed_ND = (1 - share) * documents_ND + share * means_ND
-  return np.where(has_query_N1, mixed_ND, documents_ND)
-
-
-def with_codebooks(state, config, vectors_ND, seed):
-  """A state whose codebooks are those of residual k-means.
-
-  Args:
-    state: training.state.TrainState.
-    config: RetrieverConfig.
-    vectors_ND: from `starting_vectors`; every n-th of them when there are
-      more than `KMEANS_SAMPLE`.
-    seed: of the first centres.
-
-  Returns:
-    The state, its codebooks placed as they were.
-  """
-  every = -(-len(vectors_ND) // KMEANS_SAMPLE)
-  codebooks_LKD, _ = residual_kmeans(
-    vectors_ND[::every],
-    jax.random.key(seed),
-    positions=config.positions,
-    codes=config.codes,
-  )
-  before = state.params['indexer']['codebooks']
-  indexer = {
-    **state.params['indexer'],
-    'codebooks': jax.device_put(codebooks_LKD, before.sharding),
-  }
-  return state.replace(params={**state.params, 'indexer': indexer})
-
-
-def codebook_start(config):
-  """What the indexer's codebooks start from, of `INITIALISATIONS`."""
-  if not isinstance(config.indexer, ResidualConfig):
-    return 'none'
-  kind = config.indexer.initialisation
-  if kind not in INITIALISATIONS:
-    raise UserError(
-      f'ResidualConfig.initialisation is one of {list(INITIALISATIONS)}, not '
-      f'{kind!r}{near_miss(kind, INITIALISATIONS)}'
+  if name == 'codes':
+    found = _starting_codes(settings, texts, state.all_params())
+    params = _replaced(state.params, found)
+    usage = fresh_usage(
+      state.usage, params['indexer']['codebooks'], settings.model.code_sizes
     )
-  return kind
+    state = state.replace(
+      params=params,
+      frozen=_replaced(state.frozen, found),
+      usage=jax.tree.map(_placed, usage, state.usage),
+    )
+  return state.replace(
+    opt_state=jax.tree.map(
+      _placed, optimizer.init(state.params), state.opt_state
+    )
+  )
+
+
+def _starting_codes(settings, texts, params):
+  """{'module': {'parameter': array}} of indexer and tables."""
+  config = settings.model.indexer
+  kind = starting.initialisation(config)
+  documents_ND = texts.documents(params)
+  means_ND = starting.query_means(
+    *texts.training_queries(params), documents_ND.shape
+  )
+  vectors_ND = None
+  if kind != 'none':
+    vectors_ND = texts.code_space(
+      params, starting.starting_vectors(documents_ND, means_ND, kind)
+    )
+  found = starting.starting_params(
+    config, vectors_ND, texts.prepared.document_ids, settings.seed
+  )
+  if 'query_means' in params:
+    found['query_means'] = {'table': means_ND.astype(np.float16)}
+  return found
+
+
+def _replaced(params, found):
+  """Parameters with those that were found in place of what was there."""
+  replaced = {}
+  for name, module in params.items():
+    new = {
+      leaf: _placed(value, module[leaf])
+      for leaf, value in found.get(name, {}).items()
+    }
+    replaced[name] = {**module, **new}
+  return replaced
+
+
+def _placed(new, old):
+  """An array on the devices of the one it replaces."""
+  return jax.device_put(new, old.sharding)

@@ -4,21 +4,44 @@ TensorBoard's own writer imports TensorFlow where that is installed (seconds
 and .8 GB): an event file is a few bytes of framing, written here.
 """
 
+import contextlib
 import json
 import math
 import pathlib
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
 import google_crc32c
+import jax
 from tensorboard.compat.proto import event_pb2, summary_pb2
 
 from gr_jax.progress import Watcher
 
 _RATE = 'examples_per_second'
+
+
+def open_log(
+  stack: contextlib.ExitStack,
+  directory: pathlib.Path,
+  steps: int,
+  first_step: int,
+) -> Callable[[int, Mapping[str, float]], None]:
+  """What writes the logs of a run, which process 0 does for all.
+
+  Args:
+    stack: shuts the files, whatever ends it.
+    directory: of the logs.
+    steps: of the whole training.
+    first_step: where this process starts.
+  """
+  if jax.process_index():
+    return lambda step, values: None
+  writer = MetricWriter(directory, steps, first_step)
+  stack.callback(writer.close)
+  return writer.write
 
 
 class MetricWriter:

@@ -42,6 +42,7 @@ RULES = (
   ('codes', 'model'),
   ('code_positions', None),
   ('beams', None),
+  ('rows', None),
   ('width', None),
 )
 

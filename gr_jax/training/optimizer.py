@@ -6,7 +6,7 @@ import jax
 import optax
 
 from gr_jax.training.schedules import learning_rate
-from gr_jax.types import UserError, near_miss
+from gr_jax.types import check_option
 
 # Adafactor's rate is relative to a parameter's size. One that starts at zero,
 # as the code decoder's output map does, moves like one of the usual size.
@@ -19,13 +19,15 @@ class OptimizerSettings:
 
   Attributes:
     name: 'adamw', 'adafactor' or 'lion'.
-    learning_rate: peak rate of both stages.
+    learning_rate: peak rate of each stage.
     warmup: fraction of a stage's steps in which the rate rises linearly; it
       falls to zero as a cosine after that.
     weight_decay: decoupled, per unit of rate, not applied to vectors.
     clip: largest global norm of the gradient.
     codebook_rate: factor on the rate of the codebooks (RepCONC, arXiv
       2110.05789, trains centroids faster than the encoder).
+    vector_rate: factor on the rate of encoder and projections once codes
+      train; 0 keeps the vectors that the dense stage ended with.
   """
 
   name: str = 'adamw'
@@ -34,10 +36,38 @@ class OptimizerSettings:
   weight_decay: float = 0.0
   clip: float = 1.0
   codebook_rate: float = 1.0
+  vector_rate: float = 0.0
 
 
-def make_optimizer(settings, steps):
-  """An optax transformation of `settings` for a stage of `steps` steps."""
+def stage_optimizers(training):
+  """{'dense' | 'codes' | 'decoder': optimizer} of a run.
+
+  A stage each: moments and rate start anew when codes and decoder do.
+
+  Args:
+    training: training.state.TrainingSettings.
+  """
+  first = [*training.first_steps.values(), training.steps]
+  vectors = ('encoder', 'projection', 'code_projection')
+  factors = {
+    'dense': {},
+    'codes': dict.fromkeys(vectors, training.optimizer.vector_rate),
+    'decoder': dict.fromkeys((*vectors, 'indexer'), 0.0),
+  }
+  return {
+    name: make_optimizer(training.optimizer, end - start, factors[name])
+    for name, start, end in zip(factors, first[:-1], first[1:], strict=True)
+  }
+
+
+def make_optimizer(settings, steps, factors=None):
+  """An optax transformation of `settings` for a stage of `steps` steps.
+
+  Args:
+    settings: OptimizerSettings.
+    steps: of the stage.
+    factors: module -> factor on its rate, 1 for those that are not named.
+  """
   rate = learning_rate(settings.learning_rate, settings.warmup, steps)
 
   # Rank-1 parameters are scales and biases, which decay only harms.
@@ -57,20 +87,23 @@ def make_optimizer(settings, steps):
     ),
     'lion': lambda: optax.lion(rate, weight_decay=decay, mask=matrices),
   }
-  if settings.name not in kinds:
-    raise UserError(
-      f'OptimizerSettings.name is one of {sorted(kinds)}, not '
-      f'{settings.name!r}{near_miss(settings.name, kinds)}'
-    )
+  check_option('OptimizerSettings.name', settings.name, kinds)
   return optax.chain(
     optax.clip_by_global_norm(settings.clip),
     kinds[settings.name](),
-    optax.masked(optax.scale(settings.codebook_rate), _codebooks),
+    _scaled(factors or {}, settings.codebook_rate),
   )
 
 
-def _codebooks(params):
-  """A tree that is True where a leaf is a codebook."""
-  return jax.tree_util.tree_map_with_path(
-    lambda path, _: path[-1] == jax.tree_util.DictKey('codebooks'), params
+def _scaled(factors, codebook_rate):
+  """Scales the updates of modules, and of codebooks wherever they are."""
+
+  def scale(path, update):
+    factor = factors.get(path[0].key, 1.0)
+    return update * (
+      factor * codebook_rate if path[-1].key == 'codebooks' else factor
+    )
+
+  return optax.stateless(
+    lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates)
   )

@@ -1,4 +1,4 @@
-"""What a checkpoint holds: step, parameters, optimizer."""
+"""What a checkpoint holds: step, parameters, optimizer, usage of codes."""
 
 import dataclasses
 
@@ -6,8 +6,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from gr_jax.indexers.tables import TABLES
+from gr_jax.schedule import Schedule
 from gr_jax.training.optimizer import OptimizerSettings
-from gr_jax.training.schedules import Schedule
 from gr_jax.types import UserError
 
 
@@ -18,14 +19,17 @@ class TrainingSettings:
   Attributes:
     steps: optimizer updates.
     dense_fraction: of the steps, the first ones, which train vectors alone
-      (the bottleneck criterion); the codebooks start from k-means of what the
-      vectors became.
+      (the bottleneck criteria); the codes start from what the vectors became.
+    decoder_fraction: of the steps, the last ones, in which identifiers stand
+      still and the decoder alone learns to write them. A decoder that follows
+      moving codes never learns the last ones of an identifier by heart.
     train_encoder: whether the text encoder trains too; if not, its vectors
       are computed once and kept on disk.
     accumulate: microbatches a step; in-batch criteria see one microbatch.
     optimizer: rates.
-    temperature: tau of the Gumbel-softmax, in squared distance.
-    noise: scale of the Gumbel noise, in squared distance.
+    temperature: tau of the Gumbel-softmax, in units of the spread of a
+      position's scores.
+    noise: scale of the Gumbel noise, in the same units.
     log_every: steps between log lines.
     evaluate_every: steps between evaluations on dev, 0 for none.
     checkpoint_every: steps between checkpoints; the last step has one always.
@@ -34,11 +38,12 @@ class TrainingSettings:
 
   steps: int = 900
   dense_fraction: float = 0.34
+  decoder_fraction: float = 0.33
   train_encoder: bool = False
   accumulate: int = 1
   optimizer: OptimizerSettings = OptimizerSettings()
-  temperature: Schedule = Schedule(0.05, 0.02)
-  noise: Schedule = Schedule(0.02, 0.0, finish=0.8)
+  temperature: Schedule = Schedule(0.25, 0.1)
+  noise: Schedule = Schedule(0.1, 0.0, finish=0.8)
   log_every: int = 20
   evaluate_every: int = 0
   checkpoint_every: int = 500
@@ -54,15 +59,31 @@ class TrainingSettings:
         f'{self.evaluate_every}'
       )
     # The whole of the steps would leave codebooks that never started.
-    if not 0 <= self.dense_fraction < 1:
+    for name in ('dense_fraction', 'decoder_fraction'):
+      if not 0 <= getattr(self, name) < 1:
+        raise UserError(
+          f'{name} must be from 0 to below 1, got {getattr(self, name)}'
+        )
+    if self.dense_fraction + self.decoder_fraction >= 1:
       raise UserError(
-        f'dense_fraction must be from 0 to below 1, got {self.dense_fraction}'
+        'dense_fraction and decoder_fraction must leave steps for the codes, '
+        f'got {self.dense_fraction} and {self.decoder_fraction}'
       )
 
   @property
   def dense_steps(self):
     """Steps before there are codes."""
     return int(self.dense_fraction * self.steps)
+
+  @property
+  def first_steps(self):
+    """{'dense' | 'codes' | 'decoder': first step} of the stages, in order."""
+    moving = self.steps - int(self.decoder_fraction * self.steps)
+    return {'dense': 0, 'codes': self.dense_steps, 'decoder': moving}
+
+  def stage(self, step):
+    """The name of the stage that a step is in."""
+    return [name for name, at in self.first_steps.items() if at <= step][-1]
 
 
 @flax.struct.dataclass
@@ -74,30 +95,33 @@ class TrainState:
     params: parameters that train.
     frozen: parameters that do not, kept here so that a checkpoint is whole.
     opt_state: of the optimizer.
+    usage: Flax state of indexers.usage.CodeUsage.
   """
 
   step: jax.Array
   params: dict
   frozen: dict
   opt_state: object
+  usage: dict
 
   def all_params(self):
     """The model's parameters, trained and frozen."""
     return {**self.frozen, **self.params}
 
 
-def make_state(params, optimizer, train_encoder):
+def make_state(params, usage, optimizer, train_encoder):
   """A state at step 0.
 
   Args:
     params: the model's parameters, by module.
+    usage: the model's state of that name.
     optimizer: optax transformation.
     train_encoder: whether params['encoder'] trains.
 
   Returns:
     The TrainState.
   """
-  frozen_names = () if train_encoder else ('encoder',)
+  frozen_names = TABLES if train_encoder else (*TABLES, 'encoder')
   frozen = {k: v for k, v in params.items() if k in frozen_names}
   trained = {k: v for k, v in params.items() if k not in frozen_names}
   return TrainState(
@@ -105,4 +129,5 @@ def make_state(params, optimizer, train_encoder):
     params=trained,
     frozen=frozen,
     opt_state=optimizer.init(trained),
+    usage=usage,
   )

@@ -1,13 +1,46 @@
 """One training step: batch in, new state and metrics out."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from gr_jax.objectives.weighted_sum import objective
+from gr_jax.indexers.upkeep import keep_up
+from gr_jax.objectives.weighted_sum import objective, stage_objective
+from gr_jax.training.initial import begin_stage
 
 
-def make_step(model, *, optimizer, settings, objective_settings, seed):
+def stages(model, settings, texts, optimizers):
+  """What `loop.train_loop` goes through.
+
+  Args:
+    model: models.retriever.Retriever.
+    settings: run_settings.RunSettings.
+    texts: run_folder.Texts.
+    optimizers: from training.optimizer.stage_optimizers.
+
+  Returns:
+    {'dense' | 'codes' | 'decoder': (begin, step_fn)}.
+  """
+  return {
+    name: (
+      functools.partial(begin_stage, name, settings, texts, optimizer),
+      make_step(
+        model,
+        optimizer=optimizer,
+        settings=settings.training,
+        objective_settings=stage_objective(settings.objective, name),
+        # In the other stages identifiers stand still, or do not exist.
+        upkeep=settings.model.upkeep if name == 'codes' else None,
+        seed=settings.seed,
+      ),
+    )
+    for name, optimizer in optimizers.items()
+  }
+
+
+def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):
   """The training step as a jitted function that donates its state.
 
   Args:
@@ -15,53 +48,72 @@ def make_step(model, *, optimizer, settings, objective_settings, seed):
     optimizer: optax transformation.
     settings: TrainingSettings.
     objective_settings: ObjectiveSettings.
+    upkeep: UpkeepConfig, None for codebooks that only gradients move.
     seed: of dropout and Gumbel noise; the step is folded in, so that a
       resumed run draws what an uninterrupted one draws.
 
   Returns:
     step(state, batch) -> (state, {'name': (total, count)}).
   """
-
-  def loss_fn(params, frozen, batch, step, rng):
-    outputs = model.apply(
-      {'params': {**frozen, **params}},
-      batch,
-      temperature=settings.temperature.at(step, settings.steps),
-      noise=settings.noise.at(step, settings.steps),
-      deterministic=False,
-      rngs={'dropout': rng},
-    )
-    return objective(outputs, batch['document_index'], objective_settings)
+  grad_fn = jax.grad(
+    functools.partial(_loss, model, settings, objective_settings), has_aux=True
+  )
 
   def step_fn(state, batch):
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-    grad_fn = jax.grad(loss_fn, has_aux=True)
 
-    def microstep(grads, inputs):
+    def microstep(carry, inputs):
+      grads, usage = carry
       microbatch, key = inputs
-      new, metrics = grad_fn(
-        state.params, state.frozen, microbatch, state.step, key
+      new, (metrics, usage) = grad_fn(
+        state.params, state.frozen, usage, microbatch, state.step, key
       )
-      return jax.tree.map(jnp.add, grads, new), metrics
+      return (jax.tree.map(jnp.add, grads, new), usage), metrics
 
     parts = settings.accumulate
-    grads, metrics = jax.lax.scan(
+    (grads, usage), metrics = jax.lax.scan(
       microstep,
-      jax.tree.map(jnp.zeros_like, state.params),
+      (jax.tree.map(jnp.zeros_like, state.params), state.usage),
       (_microbatches(batch, parts), jax.random.split(rng, parts)),
     )
     grads = jax.tree.map(lambda g: g / parts, grads)
     metrics = jax.tree.map(jnp.sum, metrics)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     metrics['gradient_norm'] = (optax.tree.norm(grads), 1)
+    params = optax.apply_updates(state.params, updates)
+    if upkeep is not None:
+      sizes = model.config.code_sizes
+      params, usage = keep_up(params, usage, state.step, upkeep, sizes)
     state = state.replace(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state,
+      step=state.step + 1, params=params, opt_state=opt_state, usage=usage
     )
     return state, metrics
 
   return jax.jit(step_fn, donate_argnames=('state',))
+
+
+def _loss(
+  model, settings, objective_settings, params, frozen, usage, batch, step, rng
+):
+  """The objective of a microbatch; its metrics and the usage after it."""
+  progress = step / settings.steps
+  outputs, mutated = model.apply(
+    {'params': {**frozen, **params}, 'usage': usage},
+    batch,
+    temperature=settings.temperature.at(progress),
+    noise=settings.noise.at(progress),
+    deterministic=False,
+    rngs={'dropout': rng},
+    mutable=['usage'],
+  )
+  loss, metrics = objective(
+    outputs,
+    batch['document_index'],
+    model.config.code_sizes,
+    objective_settings,
+    progress,
+  )
+  return loss, (metrics, mutated['usage'])
 
 
 def _microbatches(batch, parts):

@@ -48,7 +48,7 @@ def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path, monkeypatch):
       super().__init__(index, *rest)
 
   monkeypatch.setattr(in_loop, 'Searcher', Searcher)
-  hook = in_loop.dev_hook(
+  (hook,) = in_loop.dev_hooks(
     model,
     types.SimpleNamespace(search=search),
     judging.questions(collection, 'dev'),

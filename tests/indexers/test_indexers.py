@@ -1,219 +1,313 @@
-"""What every indexer promises, whatever its kind, and what k-means finds."""
+"""What every indexer promises, whatever its kind."""
+
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr_jax.indexers.gumbel import gumbel_softmax
-from gr_jax.indexers.kmeans import kmeans, residual_kmeans
-from gr_jax.indexers.random_codes import RandomConfig, RandomIndexer
-from gr_jax.indexers.residual import (
-  ResidualConfig,
-  ResidualIndexer,
-  residual_codes,
-  squared_distances,
+from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
+from gr_jax.indexers.product import ProductConfig, ProductIndexer, cayley
+from gr_jax.indexers.residual import ResidualConfig, ResidualIndexer
+from gr_jax.indexers.sampling import SamplingConfig
+from gr_jax.indexers.static import (
+  CLUSTERINGS,
+  NUMBERINGS,
+  StaticConfig,
+  StaticIndexer,
 )
+from gr_jax.types import UserError
 
-WIDTH, POSITIONS, CODES, BATCH = 6, 3, 5, 7
-KINDS = [
-  ResidualIndexer(ResidualConfig(POSITIONS, CODES), WIDTH),
-  ResidualIndexer(
-    ResidualConfig(POSITIONS, CODES, straight_through=False), WIDTH
+WIDTH, BATCH, L = 12, 8, 3
+SIZES = (5, 3, 4)
+INDEXERS = {
+  ResidualConfig: ResidualIndexer,
+  NeuralConfig: NeuralIndexer,
+  ProductConfig: ProductIndexer,
+  StaticConfig: StaticIndexer,
+}
+
+
+def sampled(kind, *, codes=SIZES, sampling=None, **config):
+  sampling = SamplingConfig(**(sampling or {}))
+  return kind(positions=L, codes=codes, sampling=sampling, **config)
+
+
+KINDS = {
+  'residual': sampled(ResidualConfig, codes=5),
+  'residual, unequal': sampled(ResidualConfig),
+  'residual soft': sampled(ResidualConfig, sampling={'gradient': 'soft'}),
+  'residual rotation': sampled(
+    ResidualConfig, sampling={'gradient': 'rotation'}
   ),
-  RandomIndexer(RandomConfig(POSITIONS, CODES), WIDTH),
-]
-each_kind = pytest.mark.parametrize(
-  'indexer', KINDS, ids=['residual', 'residual soft', 'random']
-)
-
-
-def vectors(rows=BATCH):
-  return jax.random.normal(jax.random.key(0), (rows, WIDTH))
-
-
-def documents(rows=BATCH):
-  return jnp.arange(rows)
-
-
-def assignment(indexer, noise=0.0, temperature=0.1, params=None):
-  options = {
-    'temperature': temperature,
-    'noise': noise,
-    'rng': jax.random.key(3),
-  }
-  if params is None:
-    params = initial(indexer)
-  return params, indexer.apply(
-    {'params': params}, vectors(), documents(), **options
-  )
-
-
-def initial(indexer):
-  return indexer.init(
-    jax.random.key(1),
-    vectors(),
-    documents(),
-    temperature=1.0,
-    noise=0.0,
-    rng=jax.random.key(2),
-  )['params']
-
-
-@each_kind
-def test_shapes_and_distributions(indexer):
-  _, codes = assignment(indexer, noise=0.5)
-  assert codes.codes_BL.shape == (BATCH, POSITIONS)
-  assert codes.codes_BL.dtype == jnp.int32
-  assert codes.quantised_BD.shape == (BATCH, WIDTH)
-  for rows in (codes.probs_BLK, codes.sample_BLK):
-    assert rows.shape == (BATCH, POSITIONS, CODES)
-    np.testing.assert_allclose(jnp.sum(rows, axis=-1), 1, rtol=1e-5)
-  np.testing.assert_allclose(
-    jnp.sum(codes.codewords_BLD, axis=1), codes.quantised_BD, atol=1e-5
-  )
-
-
-@each_kind
-def test_assignment_is_deterministic_and_that_of_training_without_noise(
-  indexer,
-):
-  params, codes = assignment(indexer, temperature=1e-3)
-
-  def assign():
-    return indexer.apply(
-      {'params': params}, vectors(), documents(), method='assign'
+  'residual conditioned': sampled(ResidualConfig, conditioned=True),
+  'residual sinkhorn': sampled(
+    ResidualConfig, sampling={'balance': 'sinkhorn'}
+  ),
+  'residual frequency': sampled(
+    ResidualConfig, sampling={'noise': 'frequency'}
+  ),
+  'residual uncertainty': sampled(
+    ResidualConfig, sampling={'noise': 'uncertainty'}
+  ),
+  'neural': sampled(NeuralConfig, hidden=4),
+  'neural, each alone': sampled(NeuralConfig, hidden=4, conditioned=False),
+  'neural rotation': sampled(
+    NeuralConfig, hidden=4, codes=4, sampling={'gradient': 'rotation'}
+  ),
+  **{
+    f'product {scores}, {"tied" if tied else "untied"}, rotation {rotation}': (
+      sampled(ProductConfig, scores=scores, tied=tied, rotation=rotation)
     )
-
-  np.testing.assert_array_equal(assign(), assign())
-  np.testing.assert_array_equal(assign(), codes.codes_BL)
-
-
-@each_kind
-def test_every_row_is_coded_by_itself(indexer):
-  params = initial(indexer)
-  order = jnp.array([4, 0, 6, 2])
-  whole = indexer.apply(
-    {'params': params}, vectors(), documents(), method='assign'
-  )
-  part = indexer.apply(
-    {'params': params}, vectors()[order], order, method='assign'
-  )
-  np.testing.assert_array_equal(whole[order], part)
-
-
-@each_kind
-def test_gradients_reach_the_codebooks(indexer):
-  params = initial(indexer)
-
-  def loss(params):
-    return jnp.sum(assignment(indexer, params=params)[1].quantised_BD ** 2)
-
-  gradient = jax.grad(loss)(params)['codebooks']
-  assert np.all(np.isfinite(gradient))
-  assert np.any(np.abs(gradient) > 0)
+    for scores in ('centroid', 'softmax')
+    for tied in (True, False)
+    for rotation in (True, False)
+  },
+  **{
+    kind: StaticConfig(kind, 1 if kind == 'atomic' else L, 9)
+    if kind == 'atomic'
+    else StaticConfig(kind, L, SIZES)
+    for kind in NUMBERINGS + CLUSTERINGS
+  },
+}
+LEARNED = [name for name in KINDS if not isinstance(KINDS[name], StaticConfig)]
+each_kind = pytest.mark.parametrize('name', KINDS)
+each_learned_kind = pytest.mark.parametrize('name', LEARNED)
+ORDER = np.array([4, 0, 6, 2])
 
 
-def test_gradients_reach_the_vectors_through_the_straight_through_sample():
-  indexer, params = KINDS[0], initial(KINDS[0])
-  target = jax.random.normal(jax.random.key(9), (POSITIONS, CODES))
+def vectors(seed=0, rows=BATCH):
+  points = jax.random.normal(jax.random.key(seed), (rows, WIDTH))
+  return points / jnp.linalg.norm(points, axis=-1, keepdims=True)
 
-  def loss(vectors_BD):
-    codes = indexer.apply(
+
+def known(config):
+  columns = [np.arange(BATCH) * 7 % size for size in config.code_sizes]
+  return jnp.asarray(np.stack(columns, axis=1), jnp.int32)
+
+
+def randomised(params):
+  """Away from zeros, which would hide what is learned."""
+  leaves, tree = jax.tree.flatten(params)
+  keys = jax.random.split(jax.random.key(8), len(leaves))
+  leaves = [
+    leaf + 0.2 * jax.random.normal(key, leaf.shape)
+    for leaf, key in zip(leaves, keys, strict=True)
+  ]
+  return jax.tree.unflatten(tree, leaves)
+
+
+@functools.cache
+def found(name):
+  """All that the tests look at, in one program for each kind."""
+  config = KINDS[name]
+  indexer = INDEXERS[type(config)](config, WIDTH)
+  sizes = config.code_sizes
+  uniform_LK = jnp.full((len(sizes), max(sizes)), 1.0)
+  target = jax.random.normal(jax.random.key(9), (len(sizes), max(sizes)))
+  seen = jax.random.normal(jax.random.key(10), (WIDTH,))
+
+  def call(params, vectors_BD, temperature, noise):
+    return indexer.apply(
       {'params': params},
       vectors_BD,
-      documents(),
-      temperature=0.5,
-      noise=0.0,
+      known(config),
+      temperature=temperature,
+      noise=noise,
+      usage_LK=uniform_LK,
       rng=jax.random.key(3),
     )
-    return jnp.sum(codes.sample_BLK * target[None])
 
-  assert np.any(np.abs(jax.grad(loss)(vectors())) > 1e-6)
+  def loss(params, vectors_BD):
+    codes = call(params, vectors_BD, 0.5, 0.1)
+    chosen = jnp.sum(codes.sample_BLK * target[None])
+    return chosen + jnp.sum(codes.quantised_BD @ seen)
+
+  def assign(params, vectors_BD, known_BL):
+    return indexer.apply(
+      {'params': params}, vectors_BD, known_BL, method='assign'
+    )
+
+  @jax.jit
+  def everything():
+    params = randomised(
+      indexer.init(
+        jax.random.key(1),
+        vectors(),
+        known(config),
+        temperature=1.0,
+        noise=0.0,
+        usage_LK=uniform_LK,
+        rng=jax.random.key(2),
+      )['params']
+    )
+    gradients = jax.grad(loss, (0, 1))(params, vectors())
+    return {
+      'noisy': call(params, vectors(), 0.5, 0.5),
+      'sharp': call(params, vectors(), 1e-4, 0.0),
+      'assigned': assign(params, vectors(), known(config)),
+      'part': assign(params, vectors()[ORDER], known(config)[ORDER]),
+      'unknown': assign(params, vectors(), jnp.full_like(known(config), -1)),
+      'gradients': gradients,
+      'params': params,
+    }
+
+  return jax.device_get(everything())
+
+
+@each_kind
+def test_shapes_and_distributions(name):
+  config, codes = KINDS[name], found(name)['noisy']
+  sizes = np.array(config.code_sizes)
+  assert codes.codes_BL.shape == (BATCH, len(sizes))
+  assert codes.codes_BL.dtype == np.int32
+  assert codes.quantised_BD.shape == (BATCH, WIDTH)
+  assert codes.codewords_BLD.shape == (BATCH, len(sizes), WIDTH)
+  for rows in (codes.probs_BLK, codes.sample_BLK):
+    assert rows.shape == (BATCH, len(sizes), max(sizes))
+    np.testing.assert_allclose(np.sum(rows, axis=-1), 1, rtol=1e-5)
+    past = np.arange(max(sizes)) >= sizes[:, None]
+    np.testing.assert_allclose(rows[:, past], 0, atol=1e-6)
+  np.testing.assert_allclose(
+    np.sum(codes.codewords_BLD, axis=1), codes.quantised_BD, atol=1e-5
+  )
+
+
+@each_kind
+def test_codes_are_within_the_size_of_their_position(name):
+  for codes in ('assigned', 'unknown'):
+    assert np.all(found(name)[codes] >= 0)
+    assert np.all(found(name)[codes] < np.array(KINDS[name].code_sizes))
+  assert np.all(
+    found(name)['noisy'].codes_BL < np.array(KINDS[name].code_sizes)
+  )
+
+
+@each_kind
+def test_the_index_gets_the_codes_of_training_without_noise(name):
+  if KINDS[name] == KINDS['residual sinkhorn']:
+    # It balances a batch in training; the index takes the nearest code.
+    assert found(name)['assigned'].shape == (BATCH, L)
+    return
+  np.testing.assert_array_equal(
+    found(name)['assigned'], found(name)['sharp'].codes_BL
+  )
+
+
+@each_kind
+def test_every_row_is_coded_by_itself(name):
+  np.testing.assert_array_equal(
+    found(name)['assigned'][ORDER], found(name)['part']
+  )
+
+
+@each_kind
+def test_codewords_are_those_of_the_codebooks(name):
+  """The decoder, tied to the codebooks, reads what a code stands for."""
+  config, result = KINDS[name], found(name)
+  indexer = INDEXERS[type(config)](config, WIDTH)
+  books = indexer.apply({'params': result['params']}, method='codebooks')
+  assert books.shape == (
+    len(config.code_sizes), max(config.code_sizes), WIDTH
+  )  # fmt: skip
+  codes = result['sharp']
+  chosen = [
+    np.asarray(books)[t, codes.codes_BL[:, t]] for t in range(books.shape[0])
+  ]
+  np.testing.assert_allclose(
+    np.stack(chosen, axis=1), codes.codewords_BLD, atol=1e-4
+  )
+
+
+@each_learned_kind
+def test_gradients_reach_everything_that_learns(name):
+  by_param, by_vector = found(name)['gradients']
+  for path, gradient in [('vectors', by_vector), *by_param.items()]:
+    assert np.all(np.isfinite(gradient)), path
+    assert np.max(np.abs(gradient)) > 1e-6, path
+  expected = {'codebooks'}
+  config = KINDS[name]
+  if isinstance(config, NeuralConfig):
+    expected |= {'keys', 'bias', 'into', 'out'}
+  if isinstance(config, ProductConfig):
+    expected |= {'keys'} if not config.tied else set()
+    expected |= {'skew'} if config.rotation else set()
+  if isinstance(config, ResidualConfig) and config.conditioned:
+    expected |= {'condition'}
+  assert set(by_param) == expected
+
+
+@pytest.mark.parametrize('name', NUMBERINGS + CLUSTERINGS)
+def test_static_kinds_learn_codewords_alone(name):
+  by_param, by_vector = found(name)['gradients']
+  assert np.max(np.abs(by_param['codebooks'])) > 0
+  np.testing.assert_array_equal(by_vector, 0)
+  np.testing.assert_array_equal(found(name)['assigned'], known(KINDS[name]))
+
+
+def test_a_new_document_of_a_static_kind_gets_the_nearest_codes():
+  result = found('rq_kmeans')
+  books = result['params']['codebooks']
+  for b, vector in enumerate(np.asarray(vectors())):
+    for t, size in enumerate(SIZES):
+      distances = np.sum((books[t, :size] - vector) ** 2, axis=-1)
+      assert result['unknown'][b, t] == np.argmin(distances)
+      vector = vector - books[t, result['unknown'][b, t]]
 
 
 def test_residual_codes_are_greedy_nearest_codewords():
-  codebooks = jax.random.normal(jax.random.key(5), (POSITIONS, CODES, WIDTH))
-  found = residual_codes(vectors(), codebooks)
+  result = found('residual, unequal')
+  books = result['params']['codebooks']
   for b, vector in enumerate(np.asarray(vectors())):
-    for t in range(POSITIONS):
-      distances = np.sum((np.asarray(codebooks[t]) - vector) ** 2, axis=-1)
-      assert found[b, t] == np.argmin(distances)
-      vector = vector - np.asarray(codebooks[t])[found[b, t]]
+    for t, size in enumerate(SIZES):
+      distances = np.sum((books[t, :size] - vector) ** 2, axis=-1)
+      assert result['assigned'][b, t] == np.argmin(distances)
+      vector = vector - books[t, result['assigned'][b, t]]
 
 
-def test_random_codes_depend_on_seed_and_document_alone():
-  def codes(seed, numbers):
-    indexer = RandomIndexer(RandomConfig(4, 64, seed=seed), WIDTH)
-    return indexer.apply(
-      {'params': {'codebooks': jnp.zeros((4, 64, WIDTH))}},
-      vectors(len(numbers)),
-      jnp.array(numbers),
-      method='assign',
-    )
-
-  many = np.asarray(codes(0, list(range(2000))))
-  np.testing.assert_array_equal(many[5:9], codes(0, [5, 6, 7, 8]))
-  assert np.mean(many == np.asarray(codes(1, list(range(2000))))) < 0.05
-  counts = np.bincount(many[:, 0], minlength=64)
-  assert counts.min() > 0
-  assert counts.max() < 100
-
-
-def test_gumbel_noise_draws_codes_by_their_probability():
-  logits = jnp.log(jnp.tile(jnp.array([[0.5, 0.3, 0.2]]), (20000, 1)))
-  sample = gumbel_softmax(
-    logits,
-    temperature=1.0,
-    noise=1.0,
-    straight_through=True,
-    rng=jax.random.key(0),
-  )
+def test_a_skew_matrix_makes_a_rotation_and_comes_back():
+  skew = 0.3 * jax.random.normal(jax.random.key(0), (WIDTH, WIDTH))
+  turned = np.asarray(cayley(skew), np.float64)
+  np.testing.assert_allclose(turned @ turned.T, np.eye(WIDTH), atol=1e-5)
+  assert np.linalg.det(turned) == pytest.approx(1, abs=1e-4)
+  # The transform is its own inverse on the skew part.
   np.testing.assert_allclose(
-    jnp.mean(sample, axis=0), [0.5, 0.3, 0.2], atol=0.02
-  )
-  assert set(np.unique(np.round(np.asarray(sample), 5))) == {0.0, 1.0}
-
-
-def test_kmeans_finds_separate_groups_and_uses_every_centre():
-  centres = np.array([[0, 0], [10, 0], [0, 10], [10, 10]], np.float32)
-  groups = np.repeat(np.arange(4), 25)
-  points = centres[groups] + np.random.default_rng(0).normal(size=(100, 2))
-  found, nearest = kmeans(
-    jnp.asarray(points), jax.random.key(0), clusters=4, iterations=20
-  )
-  assert len(np.unique(nearest)) == 4
-  for group in range(4):
-    assert len(np.unique(nearest[groups == group])) == 1
-  np.testing.assert_allclose(
-    np.sort(np.asarray(found), axis=0), np.sort(centres, axis=0), atol=1
+    cayley_inverse(turned), (skew - skew.T) / 2, atol=1e-4
   )
 
 
-def test_kmeans_with_fewer_vectors_than_clusters():
-  points = jnp.eye(3)
-  centres, nearest = kmeans(points, jax.random.key(0), clusters=8, iterations=5)
-  assert np.all(np.isfinite(centres))
-  np.testing.assert_allclose(centres[nearest], points, atol=1e-6)
+def cayley_inverse(turned):
+  eye = np.eye(len(turned))
+  return np.linalg.solve(eye + turned, eye - turned)
 
 
-def test_residual_kmeans_comes_closer_with_every_position():
-  points = jax.random.normal(jax.random.key(0), (300, WIDTH))
-  codebooks, codes = residual_kmeans(
-    points, jax.random.key(1), positions=4, codes=16
-  )
-  np.testing.assert_array_equal(codes, residual_codes(points, codebooks))
-  residual, errors = points, []
-  for t in range(4):
-    residual = residual - codebooks[t][codes[:, t]]
-    errors.append(float(jnp.mean(jnp.sum(residual**2, axis=-1))))
-  assert errors == sorted(errors, reverse=True)
-  assert errors[-1] < errors[0] / 2
+def test_parts_that_do_not_divide_the_width_are_refused():
+  config = dataclasses.replace(KINDS[LEARNED[-1]], positions=5, codes=4)
+  indexer = ProductIndexer(config, WIDTH)
+  with pytest.raises(UserError, match='12 into 5 parts'):
+    indexer.apply({'params': {}}, method='codebooks')
 
 
-def test_distances_are_as_exact_on_an_accelerator_as_on_a_cpu():
-  """A CPU computes in float32 whatever it is asked for: read the program."""
-  points = vectors()
-  traced = jax.make_jaxpr(squared_distances)(points, points)
-  (product,) = (e for e in traced.eqns if e.primitive.name == 'dot_general')
-  assert set(product.params['precision']) == {jax.lax.Precision.HIGHEST}
+@pytest.mark.parametrize(
+  'codes, said', [((3, 4), 'one for each of 3 positions'), (0, 'got 0')]
+)
+def test_sizes_that_do_not_fit_the_positions_are_refused(codes, said):
+  with pytest.raises(UserError, match=said):
+    _ = ResidualConfig(positions=3, codes=codes).code_sizes
+
+
+@pytest.mark.parametrize(
+  'make, said',
+  [
+    (lambda: SamplingConfig(gradient='rotate'), "mean 'rotation'"),
+    (lambda: SamplingConfig(noise='frequent'), "mean 'frequency'"),
+    (lambda: SamplingConfig(balance='sinkhorm'), "mean 'sinkhorn'"),
+    (lambda: ProductConfig(scores='centroids'), "mean 'centroid'"),
+    (lambda: StaticConfig(kind='rq_kmean'), "mean 'rq_kmeans'"),
+  ],
+)
+def test_unknown_choices_are_refused_with_a_near_miss(make, said):
+  with pytest.raises(UserError, match=said):
+    make()

@@ -14,6 +14,7 @@ from gr_jax.models.retriever import QueryEncoding
 from gr_jax.models.t5 import T5Config
 
 BATCH, WIDTH, POSITIONS, CODES, BEAMS = 2, 6, 4, 5, 3
+SIZES = (CODES,) * POSITIONS
 
 
 def stack(layers=2):
@@ -28,10 +29,12 @@ def stack(layers=2):
 
 
 def encoding():
-  vectors = jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
+  # The decoder steers by the code space, whose width is its own.
+  vectors = jax.random.normal(jax.random.key(7), (BATCH, WIDTH + 3))
+  coded = jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
   states = jax.random.normal(jax.random.key(1), (BATCH, 7, WIDTH))
   mask = jnp.arange(7)[None, :] < jnp.array([[7], [4]])
-  return QueryEncoding(vectors, states, mask)
+  return QueryEncoding(vectors, coded, states, mask)
 
 
 def codebooks():
@@ -45,7 +48,7 @@ def codewords(codes_BL):
 
 
 def decoder_and_params(random=True, **config):
-  decoder = CodeDecoder(CodeDecoderConfig(**config), WIDTH, POSITIONS, CODES)
+  decoder = CodeDecoder(CodeDecoderConfig(**config), WIDTH, SIZES)
   codes = jnp.zeros((BATCH, POSITIONS), jnp.int32)
   params = decoder.init(
     jax.random.key(3),
@@ -110,7 +113,7 @@ def test_the_untrained_tied_head_is_the_nearest_codeword():
     variables, encoding(), codewords(codes), codebooks(), deterministic=True
   )
   for b in range(BATCH):
-    residual = np.asarray(encoding().vectors_BD[b])
+    residual = np.asarray(encoding().coded_BC[b])
     for t in range(POSITIONS):
       distances = np.sum((np.asarray(codebooks()[t]) - residual) ** 2, axis=-1)
       np.testing.assert_allclose(

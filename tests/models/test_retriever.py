@@ -1,21 +1,20 @@
 """The retriever: tokens or vectors, gradients, and names of all axes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr_jax.indexers.random_codes import RandomConfig
 from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.indexers.static import StaticConfig
+from gr_jax.indexers.tables import TABLES
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
-from gr_jax.models.retriever import (
-  Retriever,
-  RetrieverConfig,
-  scale_gradient,
-)
+from gr_jax.models.projection import scale_gradient
+from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, objective
 from gr_jax.training.mesh import check_axis_names
@@ -67,7 +66,7 @@ def initial(model, **changes):
 
 def outputs(model, params, inputs, noise=0.0):
   return model.apply(
-    {'params': params},
+    {'params': params, 'usage': usage(model)},
     inputs,
     temperature=0.5,
     noise=noise,
@@ -76,13 +75,19 @@ def outputs(model, params, inputs, noise=0.0):
   )
 
 
+@functools.cache
+def usage(model):
+  """What balance looks at, before the first batch."""
+  return initial(model)['usage']
+
+
 CONFIGS = {
   'bert': config(),
   't5 attending tokens': config(
     encoder=STACK, decoder=CodeDecoderConfig(stack=STACK, attends_tokens=True)
   ),
-  'random codes, other width': config(
-    indexer=RandomConfig(positions=3, codes=5), width=6
+  'static codes, other width': config(
+    indexer=StaticConfig('random', positions=3, codes=(5, 4, 2)), width=6
   ),
 }
 
@@ -93,11 +98,20 @@ def test_all_parts_learn_and_every_axis_has_a_rule(name):
   variables = initial(model)
   check_axis_names(variables['params_axes'])
 
-  def loss(params):
-    out = outputs(model, params, batch())
-    return objective(out, batch()['document_index'], ObjectiveSettings())[0]
+  tables = {k: v for k, v in variables['params'].items() if k in TABLES}
+  trained = {k: v for k, v in variables['params'].items() if k not in TABLES}
 
-  gradients = jax.grad(loss)(variables['params'])
+  def loss(params):
+    out = outputs(model, {**tables, **params}, batch())
+    return objective(
+      out,
+      batch()['document_index'],
+      model.config.code_sizes,
+      ObjectiveSettings(),
+      0.5,
+    )[0]
+
+  gradients = jax.grad(loss)(trained)
   for part in ('encoder', 'projection', 'indexer', 'decoder'):
     leaves = jax.tree.leaves(gradients[part])
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves), part
@@ -161,7 +175,8 @@ def test_the_share_of_generation_that_reaches_the_indexer(share):
   params = initial(model)['params']
 
   def loss(params):
-    return objective(outputs(model, params, batch()), jnp.arange(4), only)[0]
+    out = outputs(model, params, batch())
+    return objective(out, jnp.arange(4), (5, 5, 5), only, 0.5)[0]
 
   gradient = jax.grad(loss)(params)
   reached = np.max(np.abs(gradient['indexer']['codebooks']))

@@ -1,4 +1,4 @@
-"""Where training starts: k-means' vectors, and weights that do not fit."""
+"""Where training starts: weights that do not fit are refused."""
 
 import dataclasses
 import json
@@ -7,56 +7,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from gr_jax.indexers.random_codes import RandomConfig
-from gr_jax.indexers.residual import ResidualConfig
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.models.t5 import T5Config
-from gr_jax.training.initial import (
-  codebook_start,
-  import_params,
-  starting_vectors,
-)
+from gr_jax.training.initial import import_params
 from gr_jax.types import UserError
-
-DOCUMENTS = np.eye(3, dtype=np.float32)
-QUERIES = np.array([[0, 1, 0], [0, 0, 1], [0, 0, 1]], np.float32)
-OF = np.array([0, 0, 1])
-
-
-@pytest.mark.parametrize(
-  'kind, first, second',
-  [
-    ('documents', [1, 0, 0], [0, 1, 0]),
-    ('queries', [0, 0.5**0.5, 0.5**0.5], [0, 0, 1]),
-    ('half', [0.5, 0.5**1.5, 0.5**1.5], [0, 0.5, 0.5]),
-  ],
-)
-def test_what_kmeans_clusters(kind, first, second):
-  found = starting_vectors(DOCUMENTS, QUERIES, OF, kind)
-  np.testing.assert_allclose(found[0], first, atol=1e-6)
-  np.testing.assert_allclose(found[1], second, atol=1e-6)
-  # The third document has no query.
-  np.testing.assert_array_equal(found[2], DOCUMENTS[2])
-
-
-def test_without_queries_documents_stand_for_themselves():
-  nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
-  found = starting_vectors(DOCUMENTS, *nothing, 'half')
-  np.testing.assert_array_equal(found, DOCUMENTS)
-
-
-def test_only_learned_codebooks_start_from_kmeans():
-  residual = RetrieverConfig(indexer=ResidualConfig(initialisation='queries'))
-  assert codebook_start(residual) == 'queries'
-  assert codebook_start(RetrieverConfig(indexer=RandomConfig())) == 'none'
-  with pytest.raises(UserError, match="did you mean 'documents'"):
-    codebook_start(
-      RetrieverConfig(indexer=ResidualConfig(initialisation='document'))
-    )
-
 
 BERT_ARRAYS = {
   'embeddings.word_embeddings.weight': (11, 4),

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr_jax import train
-from gr_jax.training import interrupts
+from gr_jax.training import interrupts, logs
 from gr_jax.training.loop import train_loop
 from gr_jax.training.state import TrainingSettings, TrainState
 from gr_jax.types import UserError
@@ -43,7 +42,12 @@ class Recorder:
 
 
 def run(
-  settings, first=0, step_fn=None, hooks=(), check_interrupt=lambda: None
+  settings,
+  first=0,
+  step_fn=None,
+  hooks=(),
+  check_interrupt=lambda: None,
+  watch=lambda state: {},
 ):
   recorder, order = Recorder(), []
 
@@ -58,26 +62,29 @@ def run(
 
     return apply
 
-  def start_codes(state):
-    order.append('codes')
-    return state
+  def stage(name):
+    def begin(state):
+      order.append(f'begin {name}')
+      return state
+
+    return begin, step_fn or step(name)
 
   state = TrainState(
     step=jnp.int32(first),
     params={'seen': jnp.float32(0)},
     frozen={},
     opt_state=(),
+    usage={},
   )
   train_loop(
     state=state,
-    dense_step=step('dense'),
-    step_fn=step_fn or step('full'),
-    start_codes=start_codes,
+    stages={name: stage(name) for name in settings.first_steps},
     batches=Batches(first),
     put=lambda batch: batch,
     settings=settings,
     save=recorder.save,
     log=recorder.write,
+    watch=watch,
     hooks=hooks,
     check_interrupt=check_interrupt,
   )
@@ -85,30 +92,60 @@ def run(
 
 
 SETTINGS = TrainingSettings(
-  steps=7, dense_fraction=0.5, log_every=2, checkpoint_every=4
+  steps=7,
+  dense_fraction=0.5,
+  decoder_fraction=0.15,
+  log_every=2,
+  checkpoint_every=4,
 )
 
 
-def test_codes_start_between_the_stages():
+STAGES = ['begin dense'] + ['dense'] * 3
+STAGES += ['begin codes'] + ['codes'] * 3 + ['begin decoder', 'decoder']
+
+
+def test_every_stage_begins_once():
   _, order = run(SETTINGS)
-  assert order == ['dense'] * 3 + ['codes'] + ['full'] * 4
+  assert order == STAGES
 
 
-@pytest.mark.parametrize('first, codes', [(2, 1), (3, 1), (4, 0)])
-def test_a_resumed_run_starts_codes_when_an_uninterrupted_one_would(
-  first, codes
-):
+@pytest.mark.parametrize('first', range(1, 7))
+def test_a_resumed_run_goes_through_what_is_left_of_the_stages(first):
   _, order = run(SETTINGS, first=first)
-  assert order.count('codes') == codes
-  assert len(order) == 7 - first + codes
+  steps = [at for at, name in enumerate(STAGES) if name[:5] != 'begin']
+  left = STAGES[steps[first] :]
+  # A checkpoint at a stage's end is of before the next one began.
+  if STAGES[steps[first] - 1].startswith('begin'):
+    left = [STAGES[steps[first] - 1], *left]
+  assert order == left
+
+
+@pytest.mark.parametrize(
+  'dense, decoder, stages',
+  [
+    (0.0, 0.0, ['codes'] * 8),
+    (0.5, 0.0, ['dense'] * 4 + ['codes'] * 4),
+    (0.0, 0.25, ['codes'] * 6 + ['decoder'] * 2),
+  ],
+)
+def test_stages_that_have_no_step_do_not_begin(dense, decoder, stages):
+  settings = TrainingSettings(
+    steps=8, dense_fraction=dense, decoder_fraction=decoder
+  )
+  _, order = run(settings)
+  assert [name for name in order if name[:5] != 'begin'] == stages
+  begun = [name[6:] for name in order if name[:5] == 'begin']
+  assert begun == list(dict.fromkeys(stages))
 
 
 def test_logs_are_means_over_their_window_and_no_window_spans_the_stages():
   recorder, _ = run(SETTINGS)
   assert [step for step, _ in recorder.logs] == [2, 3, 4, 6, 7]
-  assert [values.get('dense') for _, values in recorder.logs[:2]] == [0.5, 2.0]
-  assert [values.get('full') for _, values in recorder.logs[2:]] == [3, 4.5, 6]
-  assert all(values['examples_per_second'] > 0 for _, values in recorder.logs)
+  logs = [values for _, values in recorder.logs]
+  assert [values.get('dense') for values in logs[:2]] == [0.5, 2.0]
+  assert [values.get('codes') for values in logs[2:4]] == [3, 4.5]
+  assert logs[4]['decoder'] == 6
+  assert all(values['examples_per_second'] > 0 for values in logs)
 
 
 def test_saves_hold_state_and_position_of_the_data():
@@ -119,6 +156,12 @@ def test_saves_hold_state_and_position_of_the_data():
   ]
 
 
+def test_identifiers_are_watched_once_there_are_codes():
+  recorder, _ = run(SETTINGS, watch=lambda state: {'seen': int(state.step)})
+  watched = [(step, values.get('seen')) for step, values in recorder.logs]
+  assert watched == [(2, None), (3, None), (4, 4), (6, 6), (7, 7)]
+
+
 def test_hooks_run_once_there_are_codes():
   calls = []
 
@@ -127,7 +170,11 @@ def test_hooks_run_once_there_are_codes():
     return {'dev/R@10': 0.5}
 
   settings = TrainingSettings(
-    steps=7, dense_fraction=0.5, evaluate_every=2, log_every=100
+    steps=7,
+    dense_fraction=0.5,
+    decoder_fraction=0.0,
+    evaluate_every=2,
+    log_every=100,
   )
   recorder, _ = run(settings, hooks=(hook,))
   assert calls == [(4, 4), (6, 6), (7, 7)]
@@ -137,10 +184,10 @@ def test_hooks_run_once_there_are_codes():
 def test_only_process_0_writes_logs(tmp_path, monkeypatch):
   with contextlib.ExitStack() as stack:
     monkeypatch.setattr(jax, 'process_index', lambda: 1)
-    train._log(stack, tmp_path, 7, 0)(1, {'loss': 1.0})
+    logs.open_log(stack, tmp_path / 'logs', 7, 0)(1, {'loss': 1.0})
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr(jax, 'process_index', lambda: 0)
-    log = train._log(stack, tmp_path, 7, 0)
+    log = logs.open_log(stack, tmp_path / 'logs', 7, 0)
     log(1, {'loss': 1.0})
   # Closed with the stack, whatever ended it.
   with pytest.raises(ValueError, match='closed file'):
@@ -156,7 +203,11 @@ def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
   with pytest.raises(UserError, match=r'loss became NaN.*step 6.*documents 5'):
     recorder, _ = run(
       TrainingSettings(
-        steps=8, dense_fraction=0.0, log_every=2, checkpoint_every=2
+        steps=8,
+        dense_fraction=0.0,
+        decoder_fraction=0.0,
+        log_every=2,
+        checkpoint_every=2,
       ),
       step_fn=poisoned,
     )

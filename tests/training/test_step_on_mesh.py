@@ -26,14 +26,15 @@ def run(mesh_settings, devices, accumulate):
   settings = dataclasses.replace(SETTINGS, accumulate=accumulate)
   optimizer = make_optimizer(settings.optimizer, settings.steps)
   with active(make_mesh(mesh_settings, jax.devices()[:devices])) as mesh:
-    params, axes = init_params(MODEL, seed=0)
-    state = make_state(params, optimizer, train_encoder=False)
+    params, axes, usage = init_params(MODEL, 0, documents=16)
+    state = make_state(params, usage, optimizer, train_encoder=False)
     state = jax.device_put(state, shardings_for(mesh, axes, state))
     step = make_step(
       MODEL,
       optimizer=optimizer,
       settings=settings,
       objective_settings=ObjectiveSettings(),
+      upkeep=None,
       seed=0,
     )
     rows = {name: np.asarray(array) for name, array in batch(16).items()}

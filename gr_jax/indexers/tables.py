@@ -1,0 +1,52 @@
+"""What is known of each document of the corpus trained on, as a parameter."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
+
+# Parameters that are tables, by the name of their module: search needs none.
+TABLES = ('identifiers', 'query_means')
+
+
+class DocumentTable(nn.Module):
+  """A row for each document: it is read, and never trained.
+
+  Attributes:
+    width: numbers of a row.
+    dtype: of the numbers.
+    missing: what stands in the row of a document that has none.
+  """
+
+  width: int
+  dtype: Any
+  missing: int
+
+  @nn.compact
+  def __call__(self, documents_B):
+    """Rows of documents; where there is no table, all are missing.
+
+    Args:
+      documents_B: int32 numbers in the corpus trained on, -1 for another.
+
+    Returns:
+      [B, width] rows.
+    """
+    # As long as the corpus, which the model's settings do not know.
+    if self.has_variable('params', 'table'):
+      table_NX = self.get_variable('params', 'table')
+    elif not self.is_initializing():
+      # An index carries none: what it is given is new to the model.
+      shape = (len(documents_B), self.width)
+      return jnp.full(shape, self.missing, self.dtype)
+    else:
+      table_NX = partitioning.param_with_axes(
+        'table',
+        nn.initializers.zeros_init(),
+        (1, self.width),
+        self.dtype,
+        axes=('rows', 'width'),
+      )
+    rows_BX = table_NX[jnp.clip(documents_B, 0, len(table_NX) - 1)]
+    return jnp.where(documents_B[:, None] >= 0, rows_BX, self.missing)

@@ -1,0 +1,22 @@
+"""Noise whose scale is learned: how uncertain generation still is."""
+
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.linen import partitioning
+
+
+class LearnedNoise(nn.Module):
+  """s of DIGER's SDUD (arXiv 2601.19711), see objectives.uncertainty.
+
+  Attributes:
+    start: of s.
+  """
+
+  start: float
+
+  @nn.compact
+  def __call__(self):
+    """s, a scalar of any sign; the noise has the scale |s|."""
+    return partitioning.param_with_axes(
+      'scale', nn.initializers.constant(self.start), (), jnp.float32, axes=()
+    )
