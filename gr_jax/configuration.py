@@ -122,7 +122,7 @@ def parse(
     _read_file(resolve(path), (), seen, tuple(allowed_imports))
   for override in overrides:
     _add(_parse_override(override))
-  check_macros(_bindings, _replaced)
+  check_macros(_bindings, _replaced, _COMMAND_LINE)
   gin.clear_config()
   for cls in registered().values():
     _configurable(cls)

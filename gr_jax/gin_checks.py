@@ -84,12 +84,18 @@ class Binding:
 Bindings = Mapping[tuple[str, str, str], Binding]
 
 
-def check_macros(bindings: Bindings, replaced: Mapping[str, str]) -> None:
+def check_macros(
+  bindings: Bindings, replaced: Mapping[str, str], command_line: str
+) -> None:
   """Refuses macros that are used and not bound, or bound and not used.
+
+  A file's macro may be left without a use by what replaced it; one of the
+  command line would have no effect.
 
   Args:
     bindings: the recorded statements.
     replaced: macro to the override that took the place of its use.
+    command_line: the source whose bindings must all have an effect.
   """
   bound = {b.name for b in bindings.values() if not b.field}
   used: dict[str, str] = {}
@@ -101,6 +107,9 @@ def check_macros(bindings: Bindings, replaced: Mapping[str, str]) -> None:
       hint = near_miss(name, bound)
       raise UserError(f'{where}: the macro %{name} has no value{hint}')
   for binding in bindings.values():
+    given = binding.source == command_line
+    if binding.name in replaced and not given:
+      continue
     if not binding.field and binding.name not in used:
       options = set(used) - set(REQUIRED) - {binding.name}
       hint = near_miss(binding.name, options)

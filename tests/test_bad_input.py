@@ -123,7 +123,7 @@ SETTINGS = {
     "nothing uses the macro STEP (did you mean 'STEPS'?)",
   ),
   'macro that is not used any more': (
-    ['--gin.PreparationSettings.vocabulary=v.model'],
+    ['--gin.VOCABULARY=x', '--gin.PreparationSettings.vocabulary=v.model'],
     'VOCABULARY since --gin.PreparationSettings.vocabulary took its place',
   ),
   'wrong type': (

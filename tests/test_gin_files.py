@@ -9,6 +9,7 @@ import pytest
 
 from gr_jax import compare, configuration, run_settings, settings
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
+from gr_jax.indexers.static import CLUSTERINGS, NUMBERINGS, StaticConfig
 from gr_jax.models.t5_sizes import T5_SIZES, t5_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -19,6 +20,10 @@ RUNS = sorted(
 EXPERIMENTS = sorted(
   path.relative_to(ROOT).as_posix()
   for path in (ROOT / 'gin' / 'experiments').rglob('*.gin')
+)
+INDEXERS = sorted(
+  path.relative_to(ROOT).as_posix()
+  for path in (ROOT / 'gin' / 'indexers').rglob('*.gin')
 )
 configuration.register(ComparisonSettings)
 
@@ -42,6 +47,47 @@ def test_model_files_have_the_published_sizes(version, size):
   model = configuration.build(run_settings.RunSettings).model
   assert model.encoder == model.decoder.stack == t5_config(size, version)
   assert model.width == model.encoder.emb_dim
+
+
+@pytest.mark.parametrize('run', ['quickstart', 'full'])
+@pytest.mark.parametrize('path', INDEXERS)
+def test_indexer_files_build_beside_every_run(path, run):
+  """One of them alone, after the one that the run file includes."""
+  sizes = ['POSITIONS=1', 'CODES=70'] if 'atomic' in path else []
+  configuration.parse(
+    [f'gin/runs/{run}.gin', path],
+    ['RUN_DIR=runs/test', *(sizes or ['POSITIONS=8', 'CODES=64'])],
+  )
+  built = configuration.build(run_settings.RunSettings)
+  assert built.model.code_sizes == ((70,) if sizes else (64,) * 8)
+  indexer, objective = built.model.indexer, built.objective
+  name = pathlib.Path(path).stem
+  if not isinstance(indexer, StaticConfig):
+    assert type(indexer).__name__ == f'{name.capitalize()}Config'
+    return
+  assert indexer.kind == name
+  assert built.model.indexer_gradient == 1.0
+  on = {
+    field.name
+    for field in dataclasses.fields(objective)
+    if field.name != 'temperature' and getattr(objective, field.name)
+  }
+  assert on == {'generation', 'bottleneck', 'code_bottleneck'}
+
+
+def test_sizes_may_be_given_without_the_macros():
+  configuration.parse(
+    ['gin/runs/quickstart.gin'],
+    ['ResidualConfig.positions=2', 'ResidualConfig.codes=(3, 5)'],
+  )
+  assert configuration.build(run_settings.RunSettings).model.code_sizes == (
+    3, 5
+  )  # fmt: skip
+
+
+def test_every_kind_of_identifier_has_a_file():
+  names = {pathlib.Path(path).stem for path in INDEXERS}
+  assert names == {'residual', 'neural', 'product', *NUMBERINGS, *CLUSTERINGS}
 
 
 @pytest.mark.parametrize('path', EXPERIMENTS)
