@@ -221,5 +221,9 @@ def _replaced(params, found):
 
 
 def _placed(new, old):
-  """An array on the devices of the one it replaces."""
-  return jax.device_put(new, old.sharding)
+  """A copy on the devices of the array it replaces.
+
+  Steps donate all of a state: nothing in it may be another's buffer too, as
+  keys are that start as codebooks.
+  """
+  return jax.device_put(jnp.array(new, copy=True), old.sharding)
