@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from gr_jax import entry, locks, run_settings
-from gr_jax.data.loader import used_rates
+from gr_jax.data.loader_checks import used_rates
 from gr_jax.data.preparation_settings import inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
 from gr_jax.retrieval.encoding import (
@@ -22,6 +22,7 @@ from gr_jax.retrieval.encoding import (
   project_vectors,
 )
 from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
+from gr_jax.retrieval.hard_negatives import mined_negatives
 from gr_jax.retrieval.program import encode_program
 from gr_jax.settings import from_json, to_json
 from gr_jax.training.manifests import FileDamaged, read_manifest
@@ -220,6 +221,10 @@ def _prepare_apart(preparation, directory: pathlib.Path, collection) -> None:
     entry.run_apart('gr_jax.prepare', arguments)
 
 
+def _report(line: str) -> None:
+  print(line, flush=True)
+
+
 class Texts:
   """The texts of a run as vectors, whether the encoder is frozen or trains.
 
@@ -242,7 +247,10 @@ class Texts:
     self.prepared = prepared
     self.frozen: FrozenVectors | None = None
     self._model = model
-    self._sources = sorted(used_rates(prepared, settings.loader))
+    self._settings = settings
+    self._directory = run_settings.cache_dir(settings, run_dir) / 'vectors'
+    self._hashes = hashes
+    self._sources = sorted(used_rates(prepared, settings.loader.rates))
     if settings.training.train_encoder:
       return
     if settings.model.decoder.attends_tokens:
@@ -251,9 +259,29 @@ class Texts:
         'CodeDecoderConfig.attends_tokens = False, or '
         'TrainingSettings.train_encoder = True'
       )
+    self.frozen = self._pooled(params)
+
+  def hard_negatives(self, params):
+    """What hard negatives are drawn from, None for no such.
+
+    Args:
+      params: of the model before it is trained.
+
+    Returns:
+      {source: [examples, C] document numbers}, see
+      retrieval.hard_negatives.mined_negatives.
+    """
+    if not self._settings.loader.hard_negatives:
+      return None
+    vectors = self.frozen or self._pooled(params)
+    return mined_negatives(self._directory, vectors, self.prepared, _report)
+
+  def _pooled(self, params) -> FrozenVectors:
+    """What the encoder, as it is now, pools of all texts."""
     # The same weights under another configuration give other vectors.
+    settings, model = self._settings, self._model
     inputs = {
-      **hashes,
+      **self._hashes,
       'encoder': to_json(settings.model.encoder),
       'pooling': settings.model.pooling,
     }
@@ -267,13 +295,13 @@ class Texts:
         ).pooled_BE
       )
     )
-    self.frozen = frozen_vectors(
-      run_settings.cache_dir(settings, run_dir) / 'vectors',
+    return frozen_vectors(
+      self._directory,
       lambda tokens_BS: backbone(params['encoder'], tokens_BS),
-      prepared,
+      self.prepared,
       self._sources,
       hashlib.sha256(fingerprint).hexdigest(),
-      lambda line: print(line, flush=True),
+      _report,
     )
 
   def documents(self, params) -> np.ndarray:

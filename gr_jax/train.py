@@ -99,6 +99,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     jax.process_index(),
     jax.process_count(),
     texts.frozen,
+    texts.hard_negatives(state.all_params()),
   )
   # Whatever ends the loop, a save under way is finished and the logs are shut.
   with contextlib.ExitStack() as stack:

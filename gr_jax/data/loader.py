@@ -7,8 +7,9 @@ from typing import Protocol
 import grain
 import numpy as np
 
+from gr_jax.data.loader_checks import check_share, check_vectors, used_rates
+from gr_jax.data.negatives import HardNegatives
 from gr_jax.data.prepared import PreparedData
-from gr_jax.types import UserError, near_miss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,9 @@ class LoaderSettings:
       sources that are not named are not used.
     seed: of the order; every epoch of a source has its own.
     prefetch: batches made ahead of the step.
+    hard_negatives: H, documents beside each query's own that the bottleneck
+      has to tell from it, drawn from the 30 nearest ones of the encoder before
+      training; 0 for none but the other documents of the batch.
   """
 
   batch_size: int = 256
@@ -33,6 +37,7 @@ class LoaderSettings:
   )
   seed: int = 0
   prefetch: int = 4
+  hard_negatives: int = 0
 
 
 class Vectors(Protocol):
@@ -40,38 +45,6 @@ class Vectors(Protocol):
 
   documents: np.ndarray  # [N, E]
   queries: Mapping[str, np.ndarray]  # source: [examples, E]
-
-
-def used_rates(prepared: PreparedData, settings: LoaderSettings) -> dict:
-  """The rates of the sources that hold examples, in sorted order.
-
-  A collection without labelled queries has an empty source of that name;
-  what it would have got goes to the others. The door reports what is left
-  out.
-
-  Raises:
-    UserError: for an unknown source, a bad rate, or nothing to draw from.
-  """
-  for name, rate in settings.rates.items():
-    if name not in prepared.sources:
-      there = sorted(prepared.sources)
-      raise UserError(
-        f'rates: no source {name!r} was prepared; there are {there}'
-        f'{near_miss(name, there)}'
-      )
-    if not (np.isfinite(rate) and rate >= 0):
-      raise UserError(f'rates: {name!r} must be 0 or more, got {rate}')
-  used = {
-    name: float(rate)
-    for name, rate in sorted(settings.rates.items())
-    if rate > 0 and len(prepared.sources[name])
-  }
-  if not used:
-    raise UserError(
-      f'rates: none of {dict(settings.rates)} has examples in '
-      f'{prepared.directory}'
-    )
-  return used
 
 
 class _Positions(grain.MapDataset):
@@ -97,7 +70,7 @@ class _Gather:
     self._names = sorted(prepared.sources)
     self._vectors = vectors
     if vectors is not None:
-      _check_vectors(prepared, vectors)
+      check_vectors(prepared, vectors)
 
   def __call__(self, positions_B2: np.ndarray) -> dict[str, np.ndarray]:
     source_B, example_B = positions_B2.astype(np.int32).T
@@ -139,6 +112,7 @@ def batches(
   process_index: int = 0,
   process_count: int = 1,
   vectors: Vectors | None = None,
+  candidates: Mapping[str, np.ndarray] | None = None,
 ) -> grain.DatasetIterator:
   """An endless iterator of this process's share of each batch.
 
@@ -148,6 +122,7 @@ def batches(
     process_index: which share.
     process_count: how many processes share a batch.
     vectors: stands in for tokens when given.
+    candidates: what hard negatives are drawn from, see HardNegatives.
 
   Returns:
     A grain iterator with `get_state` and `set_state`, both O(1). It yields
@@ -159,12 +134,8 @@ def batches(
   Raises:
     UserError: when the settings do not fit the examples.
   """
-  if settings.batch_size < 1 or settings.batch_size % process_count:
-    raise UserError(
-      f'batch_size must be a positive multiple of the {process_count} '
-      f'processes, got {settings.batch_size}'
-    )
-  rates = used_rates(prepared, settings)
+  check_share(settings.batch_size, process_count)
+  rates = used_rates(prepared, settings.rates)
   names = sorted(prepared.sources)
   sources = []
   for name in rates:
@@ -181,6 +152,13 @@ def batches(
     .batch(settings.batch_size // process_count, batch_fn=np.asarray)
     .map(gather)
   )
+  if settings.hard_negatives:
+    documents = None if vectors is None else vectors.documents
+    negatives = HardNegatives(
+      prepared, candidates, documents, settings.hard_negatives
+    )
+    seed = _source_seed(settings.seed, f'negatives {process_index}')
+    dataset = dataset.random_map(negatives, seed=seed)
   options = grain.ReadOptions(
     num_threads=1, prefetch_buffer_size=settings.prefetch
   )
@@ -200,17 +178,3 @@ def _source_seed(seed: int, name: str) -> int:
     int(np.random.SeedSequence([seed, *name.encode()]).generate_state(1)[0])
     & 0x7FFFFFFF
   )
-
-
-def _check_vectors(prepared: PreparedData, vectors: Vectors) -> None:
-  if len(vectors.documents) != len(prepared.document_ids):
-    raise UserError(
-      f'vectors of {len(vectors.documents)} documents do not fit the '
-      f'{len(prepared.document_ids)} prepared ones; encode them again'
-    )
-  for name, source in prepared.sources.items():
-    if name in vectors.queries and len(vectors.queries[name]) != len(source):
-      raise UserError(
-        f'{len(vectors.queries[name])} vectors of {name!r} queries do not fit '
-        f'the {len(source)} prepared ones; encode them again'
-      )

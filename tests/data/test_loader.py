@@ -163,6 +163,81 @@ def test_processes_share_each_batch(data, count):
     assert np.stack(shares, axis=1).ravel().tolist() == expected.tolist()
 
 
+def negatives(data, width=6):
+  """Candidates that tell whose they are; every tenth has one alone."""
+  found = {}
+  for number, name in enumerate(sorted(SIZES)):
+    rows = np.arange(SIZES[name])[:, None]
+    found[name] = (rows * 7 + np.arange(width) * (number + 1)) % DOCUMENTS
+    found[name] = found[name].astype(np.int32)
+    found[name][::10, 1:] = -1
+  return found
+
+
+def test_hard_negatives_are_drawn_of_each_query_anew(data):
+  candidates = negatives(data)
+  names = sorted(SIZES)
+
+  def drawn(count=12, seed=0, start=None):
+    batches = loader.batches(
+      data, settings(hard_negatives=3, seed=seed), candidates=candidates
+    )
+    if start is not None:
+      batches.set_state(start)
+    return [(next(batches), batches.get_state()) for _ in range(count)]
+
+  seen = {}
+  batches = drawn()
+  for batch, _ in batches:
+    assert batch['negative_index'].shape == (16, 3)
+    assert batch['negative_tokens'].shape == (16, 3, data.document_length)
+    for row in range(16):
+      name, example = names[batch['source'][row]], batch['example'][row]
+      real = [d for d in batch['negative_index'][row] if d >= 0]
+      assert len(set(real)) == len(real) == (1 if example % 10 == 0 else 3)
+      assert set(real) <= set(candidates[name][example].tolist())
+      seen.setdefault((name, example), set()).add(tuple(real))
+      tokens = batch['negative_tokens'][row, : len(real)]
+      for document, ids in zip(real, tokens, strict=True):
+        assert np.count_nonzero(ids) == len(data.document_tokens([document])[0])
+  # Another epoch draws others.
+  assert any(len(draws) > 1 for draws in seen.values())
+  # By seed and position: the same again, from any place on.
+  for (batch, _), (again, _) in zip(batches, drawn(), strict=True):
+    assert digest(batch) == digest(again)
+  (resumed, _), *_ = drawn(1, start=batches[4][1])
+  assert digest(resumed) == digest(batches[5][0])
+  (other, _), *_ = drawn(1, seed=1)
+  assert digest(other) != digest(batches[0][0])
+
+
+def test_hard_negatives_of_a_frozen_encoder_are_vectors(data):
+  vectors = types.SimpleNamespace(
+    documents=np.arange(DOCUMENTS)[:, None] * np.ones((1, 4), np.float32),
+    queries={
+      name: np.zeros((size, 4), np.float32) for name, size in SIZES.items()
+    },
+  )
+  batch = next(
+    loader.batches(
+      data,
+      settings(hard_negatives=2),
+      vectors=vectors,
+      candidates=negatives(data),
+    )
+  )
+  there = batch['negative_index'] >= 0
+  np.testing.assert_array_equal(
+    batch['negative_vectors'][there][:, 0], batch['negative_index'][there]
+  )
+  assert 'negative_tokens' not in batch
+
+
+def test_more_hard_negatives_than_are_kept_are_refused(data):
+  with pytest.raises(UserError, match="is 7, of each 'labelled' query 6 are"):
+    loader.batches(data, settings(hard_negatives=7), candidates=negatives(data))
+
+
 def test_refuses_what_does_not_fit(data):
   with pytest.raises(UserError, match=r"no source 'span'.*mean 'spans'"):
     loader.batches(data, settings(rates={'span': 1.0}))
@@ -172,7 +247,7 @@ def test_refuses_what_does_not_fit(data):
     loader.batches(data, settings(rates={'spans': float('nan')}))
   with pytest.raises(UserError, match='multiple of the 3 processes'):
     loader.batches(data, settings(), 0, 3)
-  used = loader.used_rates(data, settings(rates={'pseudo': 1, 'spans': 1}))
+  used = loader.used_rates(data, {'pseudo': 1, 'spans': 1})
   assert used == {'spans': 1.0}
 
 

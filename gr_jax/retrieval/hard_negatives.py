@@ -1,0 +1,94 @@
+"""Hard negatives: the documents nearest to a query that do not answer it."""
+
+import os
+import pathlib
+from collections import defaultdict
+from collections.abc import Callable
+
+import numpy as np
+
+from gr_jax import locks
+from gr_jax.retrieval.exact import exact_top_k
+from gr_jax.retrieval.frozen_vectors import FrozenVectors
+from gr_jax.types import NO_DOC
+
+# Kept of each query, nearest first; the loader draws from them.
+KEPT = 30
+_BATCH = 512
+
+
+def mined_negatives(
+  directory: pathlib.Path,
+  vectors: FrozenVectors,
+  prepared,
+  report: Callable[[str], None],
+) -> dict[str, np.ndarray]:
+  """Reads the hard negatives of all training queries, or finds them first.
+
+  Args:
+    directory: of the vectors: it is emptied when they are of other inputs, and
+      what was found from them with it.
+    vectors: of documents and queries, of the encoder as it was before training.
+    prepared: data.prepared.PreparedData.
+    report: told what is being searched.
+
+  Returns:
+    {source: [examples, KEPT] int32 document numbers, NO_DOC past the last}.
+  """
+  found = {}
+  for name, queries_XE in vectors.queries.items():
+    path = directory / f'negatives_{name}.npy'
+    if not path.exists():
+      with locks.held(
+        directory.with_name(f'.{directory.name}.lock'),
+        f'searching hard negatives in {directory}',
+        'choose another CACHE_DIR',
+      ):
+        report(f'searching hard negatives of {len(queries_XE):,} {name!r}')
+        partial = path.with_suffix('.partial.npy')
+        positives = _positives(prepared.sources[name])
+        np.save(partial, _nearest(queries_XE, vectors.documents, positives))
+        os.replace(partial, path)
+    found[name] = np.load(path, mmap_mode='r', allow_pickle=False)
+  return found
+
+
+def _positives(source) -> list[set[int]]:
+  """The documents that are known to answer each example's query."""
+  examples, by_query = [], defaultdict(set)
+  for start in range(0, len(source), 4096):
+    rows = range(start, min(start + 4096, len(source)))
+    examples += [
+      (example.query_id, example.document_index)
+      for example in source.examples(rows)
+    ]
+  for query_id, document in examples:
+    by_query[query_id].add(document)
+  return [
+    by_query[query_id] if query_id else {document}
+    for query_id, document in examples
+  ]
+
+
+def _nearest(queries_XE, documents_NE, positives) -> np.ndarray:
+  """[X, KEPT] the nearest documents that are no positives of their query."""
+  negatives_XC = np.full((len(queries_XE), KEPT), NO_DOC, np.int32)
+  documents_NE = _unit(documents_NE)
+  most = KEPT + max(map(len, positives), default=0)
+  batch = min(_BATCH, len(queries_XE))
+  for start in range(0, len(queries_XE), batch):
+    part_BE = _unit(queries_XE[start : start + batch])
+    # Of one shape, which is compiled once.
+    filled_BE = np.resize(part_BE, (batch, part_BE.shape[1]))
+    rows_BC, _ = exact_top_k(filled_BE, documents_NE, most)
+    for place in range(len(part_BE)):
+      known = {*positives[start + place], NO_DOC}
+      kept = [row for row in rows_BC[place].tolist() if row not in known]
+      negatives_XC[start + place, : len(kept[:KEPT])] = kept[:KEPT]
+  return negatives_XC
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+  vectors = np.asarray(vectors, np.float32)
+  lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return vectors / np.maximum(lengths, 1e-6)

@@ -1,0 +1,204 @@
+"""What identifiers code: documents, moved to the queries that ask for them."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_retriever import batch, config, initial, outputs, usage
+
+from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.indexers.sampling import SamplingConfig
+from gr_jax.indexers.static import StaticConfig
+from gr_jax.indexers.tables import TABLES
+from gr_jax.indexers.upkeep import UpkeepConfig
+from gr_jax.models.retriever import Retriever
+from gr_jax.objectives.uncertainty import LEAST, weigh_by_uncertainty
+from gr_jax.objectives.weighted_sum import ObjectiveSettings, objective, only
+
+
+def unit(seed, rows=4, width=8):
+  vectors = jax.random.normal(jax.random.key(seed), (rows, width))
+  return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def coded(model, params, vectors, numbers):
+  return model.apply(
+    {'params': params}, vectors, jnp.asarray(numbers), method='_coded'
+  )
+
+
+@pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
+def test_a_document_is_coded_between_itself_and_its_queries(share):
+  model = Retriever(config(query_share=share, code_width=0))
+  params = dict(initial(model)['params'])
+  means = np.array(unit(1, rows=3), np.float16)
+  means[1] = 0  # No query asks for the second document.
+  if share:
+    params['query_means'] = {'table': jnp.asarray(means)}
+  else:
+    assert 'query_means' not in params
+  vectors = unit(2)
+  found = coded(model, params, vectors, [0, 1, 2, -1])
+  for row, document in ((0, 0), (2, 2)):
+    mixed = (1 - share) * vectors[row] + share * means[document]
+    np.testing.assert_allclose(found[row], mixed, atol=1e-3)
+  # Without a query, and new to the model: by its own vector alone.
+  for row in (1, 3):
+    np.testing.assert_allclose(found[row], vectors[row], atol=1e-6)
+
+
+def test_codes_are_assigned_to_what_is_coded():
+  model = Retriever(config(query_share=1.0, code_width=0))
+  params = dict(initial(model)['params'])
+  vectors = unit(2)
+  params['query_means'] = {'table': jnp.asarray(vectors[::-1], jnp.float16)}
+
+  def assign(numbers):
+    return model.apply(
+      {'params': params}, vectors, jnp.asarray(numbers), method='assign'
+    )
+
+  known, new = assign([0, 1, 2, 3]), assign([-1] * 4)
+  np.testing.assert_array_equal(known, new[::-1])
+  assert np.any(known != new)
+
+
+@pytest.mark.parametrize(
+  'indexer', [ResidualConfig(3, 5), StaticConfig('random', 3, 5)]
+)
+def test_an_index_needs_no_tables(indexer):
+  model = Retriever(config(indexer=indexer))
+  params = initial(model)['params']
+  searched = {k: v for k, v in params.items() if k not in TABLES}
+  assert len(searched) == len(params) - 1
+  arguments = unit(2), jnp.full(4, -1)
+  np.testing.assert_array_equal(
+    *(
+      model.apply({'params': p}, *arguments, method='assign')
+      for p in (params, searched)
+    )
+  )
+
+
+def test_the_code_space_passes_a_share_of_its_gradient():
+  vectors = unit(2)
+  target = unit(3, width=6)
+  gradients = []
+  for share in (0.0, 0.5, 1.0):
+    model = Retriever(config(code_width=6, code_gradient=share))
+    params = initial(model)['params']
+
+    def along(vectors, model=model, params=params):
+      found = model.apply({'params': params}, vectors, method='code_space')
+      return jnp.sum(found * target)
+
+    gradients.append(np.asarray(jax.grad(along)(vectors)))
+  np.testing.assert_array_equal(gradients[0], 0)
+  assert np.max(np.abs(gradients[2])) > 1e-3
+  np.testing.assert_allclose(gradients[1], gradients[2] / 2, rtol=1e-4)
+
+
+UNCERTAIN = config(
+  indexer=ResidualConfig(
+    3, 5, sampling=SamplingConfig(noise='uncertainty', uncertain=0.7)
+  )
+)
+
+
+def test_the_learned_noise_takes_the_place_of_the_schedule():
+  model = Retriever(UNCERTAIN)
+  assert model.config.learns_noise and not config().learns_noise
+  assert not config(indexer=StaticConfig('random', 3, 5)).learns_noise
+  params = initial(model)['params']
+  assert float(params['learned_noise']['scale']) == pytest.approx(0.7)
+
+  def samples(noise, scale):
+    changed = {**params, 'learned_noise': {'scale': jnp.float32(scale)}}
+    found = outputs(model, changed, batch(), noise=noise)
+    return np.asarray(found.assignment.sample_BLK)
+
+  np.testing.assert_array_equal(samples(0.0, 3.0), samples(9.0, -3.0))
+  assert np.any(samples(0.0, 3.0) != samples(0.0, 1e-9))
+
+
+def test_the_scale_of_the_noise_learns_from_generation_alone():
+  model = Retriever(UNCERTAIN)
+  params = initial(model)['params']
+  settings = only(ObjectiveSettings(), 'generation')
+
+  @jax.jit
+  def gradient(params):
+    def loss(params):
+      out = outputs(model, params, batch())
+      return objective(out, jnp.arange(4), (5, 5, 5), settings, 0.5)
+
+    return jax.grad(loss, has_aux=True)(params)
+
+  found, metrics = gradient(params)
+  total, count = metrics['generation']
+  assert metrics['uncertainty'][0] == pytest.approx(0.7)
+  alone = jax.grad(lambda s: weigh_by_uncertainty(total / count, {}, s, 3)[0])
+  assert found['learned_noise']['scale'] == pytest.approx(
+    float(alone(0.7)), rel=1e-4
+  )
+
+
+def test_the_noise_falls_as_the_loss_falls():
+  def step(scale, loss):
+    slope = jax.grad(lambda s: weigh_by_uncertainty(loss, {}, s, 3)[0])(scale)
+    return scale - 0.02 * slope, scale
+
+  losses = jnp.concatenate([jnp.full(200, 6.0), jnp.linspace(6.0, 0.3, 400)])
+  last, scales = jax.lax.scan(step, 0.7, losses)
+  # It first goes to where it belongs, then down with the loss.
+  assert scales[199] == pytest.approx(np.sqrt(6 / 3) - LEAST, abs=0.02)
+  assert np.all(np.diff(scales[220:]) < 0)
+  assert last == pytest.approx(np.sqrt(0.3 / 3) - LEAST, abs=0.1)
+
+
+@pytest.mark.parametrize('reads, reconstructs', [(True, False), (False, True)])
+def test_what_optional_criteria_read_is_there_when_asked_for(
+  reads, reconstructs
+):
+  model = Retriever(config(reads_queries=reads, reconstructs=reconstructs))
+  params = initial(model)['params']
+  found = outputs(model, params, batch())
+  assert (found.query_probs_BLK is not None) == reads
+  assert (found.reconstructed_BE is not None) == reconstructs
+  if reads:
+    np.testing.assert_allclose(
+      jnp.sum(found.query_probs_BLK, axis=-1), 1, rtol=1e-5
+    )
+  else:
+    assert found.reconstructed_BE.shape == found.pooled_BE.shape
+
+
+def test_mined_negatives_are_read_as_documents_are():
+  model = Retriever(config())
+  params = initial(model)['params']
+  tokens = batch()['document_tokens']
+  plain = outputs(model, params, batch())
+  assert plain.negative_vectors_XD.shape == (0, 8)
+  more = {
+    'negative_index': jnp.array([[5, 6], [7, 8]] * 2),
+    'negative_tokens': jnp.stack([tokens, tokens[::-1]], axis=1),
+  }
+  found = outputs(model, params, batch() | more)
+  np.testing.assert_array_equal(
+    found.negative_documents_X, [5, 6, 7, 8, 5, 6, 7, 8]
+  )
+  np.testing.assert_allclose(
+    found.negative_vectors_XD[::2], plain.document_vectors_BD, atol=1e-5
+  )
+  np.testing.assert_allclose(
+    found.negative_vectors_XD[1::2], plain.document_vectors_BD[::-1], atol=1e-5
+  )
+
+
+def test_upkeep_is_kept_in_mind_only_where_it_is_on():
+  assert set(usage(Retriever(config()))) == {'usage'}
+  upkeep = UpkeepConfig(average=0.9, reseed_every=5)
+  model = Retriever(dataclasses.replace(config(), upkeep=upkeep))
+  assert set(usage(model)) == {'usage', 'upkeep'}
