@@ -73,15 +73,14 @@ def _train(settings, run_dir, prepared, asked, mesh):
   from gr_jax.data import loader
   from gr_jax.evaluation.in_loop import dev_hooks
   from gr_jax.models.retriever import Retriever
-  from gr_jax.training import initial, interrupts, logs, loop, step
+  from gr_jax.training import initial, interrupts, logs, loop, stages
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.guard import make_watch
   from gr_jax.training.mesh import put_batch, shardings_for
-  from gr_jax.training.optimizer import stage_optimizers
 
   training = settings.training
   model = Retriever(settings.model)
-  optimizers = stage_optimizers(training)
+  optimizers = stages.stage_optimizers(training)
   state, axes, weights_sha256 = initial.first_state(
     settings, model, len(prepared.document_ids), optimizers['dense']
   )
@@ -110,7 +109,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     state = checkpoints.resume(state, batches, hashes)
     loop.train_loop(
       state=state,
-      stages=step.stages(model, settings, texts, optimizers),
+      stages=stages.stages(model, settings, texts, optimizers),
       batches=batches,
       put=functools.partial(put_batch, mesh),
       settings=training,

@@ -9,6 +9,7 @@ Dimension key, used as suffixes of array names and in einsum strings:
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 
 # Stands where a beam or a rank reaches no document.
@@ -49,6 +50,23 @@ def check_option(place: str, value: str, options: Iterable[str]) -> None:
       f'{place} is one of {list(options)}, not {value!r}'
       f'{near_miss(value, options)}'
     )
+
+
+def check_range(
+  settings: object, ranges: Mapping[str, tuple[float, float]]
+) -> None:
+  """Refuses fields that are out of range.
+
+  Args:
+    settings: a dataclass instance.
+    ranges: field to the least value, and the one that it stays below.
+  """
+  for name, (least, below) in ranges.items():
+    value = getattr(settings, name)
+    if not least <= value < below:
+      wanted = f'at least {least}'
+      wanted += f' and below {below}' if math.isfinite(below) else ''
+      raise UserError(f'{name} must be {wanted}, got {value}')
 
 
 @dataclasses.dataclass(frozen=True)

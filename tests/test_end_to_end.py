@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import numpy as np
 import pytest
 from tiny_collection import write_collection
@@ -19,8 +20,11 @@ from gr_jax import (
   train,
 )
 from gr_jax.evaluate import evaluate
+from gr_jax.models.retriever import Retriever
+from gr_jax.training import initial
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.logs import read_jsonl
+from gr_jax.training.stages import stage_optimizers
 from gr_jax.types import UserError
 
 # A T5 of two layers, trained with its vocabulary on the collection itself.
@@ -43,6 +47,7 @@ SMALL = [
   'OptimizerSettings.learning_rate=0.003',
   'LoaderSettings.batch_size=64',
   'SearchSettings.beams=16',
+  'RetrieverConfig.queue=128',
   'SearchSettings.documents_scored=8',
   'TrainingSettings.log_every=20',
 ]
@@ -112,6 +117,19 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
   assert expected.keys() == found.keys()
   for name, array in expected.items():
     np.testing.assert_array_equal(found[name], array, err_msg=name)
+  # What was remembered of codes, and the optimizer, went on as well.
+  states = [whole_state(run, checkpoints) for checkpoints in (whole, resumed)]
+  documents = states[0].usage['usage']['documents']
+  assert np.all(np.asarray(documents) >= 0)
+  jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def whole_state(run, checkpoints):
+  """All that a checkpoint of step 160 holds."""
+  optimizer = stage_optimizers(run.training)['decoder']
+  state, _, _ = initial.first_state(run, Retriever(run.model), 40, optimizer)
+  hashes = checkpoints.verify(160)['hashes']
+  return checkpoints.restore(160, state, hashes).state
 
 
 def flat(tree, prefix=''):

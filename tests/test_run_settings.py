@@ -17,10 +17,10 @@ from gr_jax.types import UserError
   [
     ({'steps': 0}, 'steps must be at least 1, got 0'),
     ({'accumulate': 0}, 'accumulate must be at least 1'),
-    ({'evaluate_every': -1}, 'evaluate_every must be 0'),
-    ({'dense_fraction': -0.1}, 'dense_fraction must be from 0'),
+    ({'evaluate_every': -1}, 'evaluate_every must be at least 0'),
+    ({'dense_fraction': -0.1}, 'dense_fraction must be at least 0'),
     # Codebooks would never start.
-    ({'dense_fraction': 1.0}, 'to below 1, got 1.0'),
+    ({'dense_fraction': 1.0}, 'and below 1, got 1.0'),
   ],
 )
 def test_training_settings_out_of_range(changes, expected):

@@ -130,18 +130,3 @@ def squared_distances(vectors_BD, codebook_KD):
     - 2 * products_BK
     + jnp.sum(codebook_KD**2, axis=-1)[None, :]
   )
-
-
-def residual_codes(vectors_BD, codebooks_LKD, absent_LK):
-  """[B, L] int32 nearest codes of what the earlier positions left."""
-
-  def step(residual_BD, inputs):
-    codebook_KD, absent_K = inputs
-    scores_BK = absent_K[None] - squared_distances(residual_BD, codebook_KD)
-    codes_B = jnp.argmax(scores_BK, axis=-1)
-    return residual_BD - codebook_KD[codes_B], codes_B
-
-  _, codes_LB = jax.lax.scan(
-    step, vectors_BD.astype(jnp.float32), (codebooks_LKD, absent_LK)
-  )
-  return codes_LB.T.astype(jnp.int32)

@@ -86,11 +86,26 @@ class StaticIndexer(nn.Module):
     Nearest in the residual codewords, position by position: the rule of
     residual and product k-means, our choice for all others.
     """
-    nearest_BL = interface.residual_codes(
-      vectors_BD, self.codebooks_LKD, self.absent_LK
-    )
+    nearest_BL = residual_codes(vectors_BD, self.codebooks_LKD, self.absent_LK)
     return jnp.where(known_BL >= 0, known_BL, nearest_BL)
 
   def codebooks(self):
     """[L, K, D] codewords."""
     return self.codebooks_LKD
+
+
+def residual_codes(vectors_BD, codebooks_LKD, absent_LK):
+  """[B, L] int32 nearest codes of what the earlier positions left."""
+
+  def step(residual_BD, inputs):
+    codebook_KD, absent_K = inputs
+    scores_BK = absent_K[None] - interface.squared_distances(
+      residual_BD, codebook_KD
+    )
+    codes_B = jnp.argmax(scores_BK, axis=-1)
+    return residual_BD - codebook_KD[codes_B], codes_B
+
+  _, codes_LB = jax.lax.scan(
+    step, vectors_BD.astype(jnp.float32), (codebooks_LKD, absent_LK)
+  )
+  return codes_LB.T.astype(jnp.int32)

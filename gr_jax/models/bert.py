@@ -10,6 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen import partitioning
 
 from gr_jax.models import layers
 from gr_jax.types import UserError
@@ -46,6 +47,35 @@ class BertConfig:
   dropout_rate: float = 0.1
   initializer_stddev: float = 0.02
   dtype: str = 'float32'
+
+
+class LayerNorm(nn.Module):
+  """The usual layer norm, with scale and bias.
+
+  Attributes:
+    epsilon: added to the variance.
+    dtype: of the result; the statistics are float32.
+  """
+
+  epsilon: float = 1e-12
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, inputs: jax.Array) -> jax.Array:
+    inputs = inputs.astype(jnp.float32)
+    width = inputs.shape[-1:]
+    scale = partitioning.param_with_axes(
+      'scale', nn.initializers.ones_init(), width, jnp.float32, axes=('embed',)
+    )
+    bias = partitioning.param_with_axes(
+      'bias', nn.initializers.zeros_init(), width, jnp.float32, axes=('embed',)
+    )
+    centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    outputs = centred * jax.lax.rsqrt(variance + self.epsilon)
+    outputs *= jnp.broadcast_to(scale, outputs.shape)
+    outputs += jnp.broadcast_to(bias, outputs.shape)
+    return outputs.astype(self.dtype)
 
 
 class BertSelfAttention(nn.Module):
@@ -122,8 +152,8 @@ class BertLayer(nn.Module):
     config = self.config
     self.attention = BertSelfAttention(config)
     self.mlp = BertMlp(config)
-    self.attention_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
-    self.mlp_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
+    self.attention_norm = LayerNorm(config.norm_epsilon, config.dtype)
+    self.mlp_norm = LayerNorm(config.norm_epsilon, config.dtype)
     self.dropout = nn.Dropout(config.dropout_rate)
 
   def __call__(self, states_BSE, bias_B11S, deterministic: bool):
@@ -165,7 +195,7 @@ class BertEncoder(nn.Module):
     self.token_embedder = self._embed(config.vocab_size, 'vocab')
     self.position_embedder = self._embed(config.max_length, 'abspos_buckets')
     self.type_embedder = self._embed(config.type_vocab_size, 'abspos_buckets')
-    self.embedding_norm = layers.LayerNorm(config.norm_epsilon, config.dtype)
+    self.embedding_norm = LayerNorm(config.norm_epsilon, config.dtype)
     self.dropout = nn.Dropout(config.dropout_rate)
     self.encoder = BertLayers(config)
 

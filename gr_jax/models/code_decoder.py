@@ -249,7 +249,12 @@ class CodeDecoder(nn.Module):
 
 
 def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
-  """-gamma_t |u_t - E_t,k|^2 for targets u_t.
+  """gamma_t (2 u_t . E_t,k - |E_t,k|^2) for targets u_t.
+
+  That is gamma_t (|u_t|^2 - |u_t - E_t,k|^2), the nearest codeword first; what
+  all codes of a position have in common is left out, so that the scores of an
+  untrained head add up to the squared distance of the query to what the whole
+  prefix stands for.
 
   Args:
     targets_BLD: what each position looks for.
@@ -267,9 +272,5 @@ def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
     codebooks_LKD,
     precision=jax.lax.Precision.HIGHEST,
   )
-  distances_BLK = (
-    jnp.sum(targets_BLD**2, axis=-1, keepdims=True)
-    - 2 * products_BLK
-    + jnp.sum(codebooks_LKD**2, axis=-1)[None]
-  )
-  return -sharpness_L[None, :, None] * distances_BLK
+  squares_LK = jnp.sum(codebooks_LKD**2, axis=-1)
+  return sharpness_L[None, :, None] * (2 * products_BLK - squares_LK[None])

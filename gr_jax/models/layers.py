@@ -156,35 +156,6 @@ class RootMeanSquareNorm(nn.Module):
     return (outputs * jnp.broadcast_to(scale, outputs.shape)).astype(self.dtype)
 
 
-class LayerNorm(nn.Module):
-  """The usual layer norm, with scale and bias.
-
-  Attributes:
-    epsilon: added to the variance.
-    dtype: of the result; the statistics are float32.
-  """
-
-  epsilon: float = 1e-12
-  dtype: str = 'float32'
-
-  @nn.compact
-  def __call__(self, inputs: jax.Array) -> jax.Array:
-    inputs = inputs.astype(jnp.float32)
-    width = inputs.shape[-1:]
-    scale = partitioning.param_with_axes(
-      'scale', nn.initializers.ones_init(), width, jnp.float32, axes=('embed',)
-    )
-    bias = partitioning.param_with_axes(
-      'bias', nn.initializers.zeros_init(), width, jnp.float32, axes=('embed',)
-    )
-    centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-    outputs = centred * jax.lax.rsqrt(variance + self.epsilon)
-    outputs *= jnp.broadcast_to(scale, outputs.shape)
-    outputs += jnp.broadcast_to(bias, outputs.shape)
-    return outputs.astype(self.dtype)
-
-
 def split_heads(joined: jax.Array, num_heads: int) -> jax.Array:
   """[B, S, heads * kv] to [B, heads, S, kv].
 

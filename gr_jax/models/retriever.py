@@ -74,7 +74,7 @@ class RetrieverConfig:
   projection: bool = True
   pooling: str = 'mean'
   indexer_gradient: float = 0.1
-  code_width: int = 96
+  code_width: int = 0
   code_gradient: float = 0.0
   query_share: float = 0.5
   reads_queries: bool = False

@@ -65,18 +65,6 @@ def only(settings, *names):
   return dataclasses.replace(settings, **off)
 
 
-def stage_objective(settings, stage):
-  """What a stage of training looks at.
-
-  Args:
-    settings: ObjectiveSettings.
-    stage: 'dense', 'codes' or 'decoder'.
-  """
-  if stage == 'dense':
-    return only(settings, 'bottleneck', 'code_bottleneck')
-  return only(settings, 'generation') if stage == 'decoder' else settings
-
-
 def objective(outputs, documents_B, sizes, settings, progress):
   """Sums the weighted criteria.
 

@@ -4,14 +4,11 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from gr_jax.indexers import starting
 from gr_jax.indexers.tables import TABLES
-from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
-from gr_jax.training.state import make_state
+from gr_jax.training.state import TrainState
 from gr_jax.types import UserError
 
 # Free to choose whatever the weights were trained with.
@@ -58,6 +55,30 @@ def init_params(model, seed, documents):
       table_NX = jnp.zeros((documents, row_1X.shape[1]), row_1X.dtype)
       params[name] = {'table': table_NX}
   return params, variables['params_axes'], variables['usage']
+
+
+def make_state(params, usage, optimizer, train_encoder):
+  """A state at step 0.
+
+  Args:
+    params: the model's parameters, by module.
+    usage: the model's state of that name.
+    optimizer: optax transformation.
+    train_encoder: whether params['encoder'] trains.
+
+  Returns:
+    The TrainState.
+  """
+  frozen_names = TABLES if train_encoder else (*TABLES, 'encoder')
+  frozen = {k: v for k, v in params.items() if k in frozen_names}
+  trained = {k: v for k, v in params.items() if k not in frozen_names}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=trained,
+    frozen=frozen,
+    opt_state=optimizer.init(trained),
+    usage=usage,
+  )
 
 
 def first_state(settings, model, documents, optimizer):
@@ -153,77 +174,3 @@ def _first_layers(stack, count):
     for name, value in stack.items()
     if name in keep or not name.startswith('layers_')
   }
-
-
-def begin_stage(name, settings, texts, optimizer, state):
-  """The state that a stage of training begins with.
-
-  Args:
-    name: 'dense', 'codes' (identifiers start from what the vectors became) or
-      'decoder'.
-    settings: run_settings.RunSettings.
-    texts: run_folder.Texts, the vectors of documents and training queries.
-    optimizer: of the stage; it starts anew.
-    state: training.state.TrainState after the stage before.
-
-  Returns:
-    The state, each array placed as it was.
-  """
-  if name == 'codes':
-    found = _starting_codes(settings, texts, state.all_params())
-    params = _replaced(state.params, found)
-    usage = fresh_usage(
-      state.usage, params['indexer']['codebooks'], settings.model.code_sizes
-    )
-    state = state.replace(
-      params=params,
-      frozen=_replaced(state.frozen, found),
-      usage=jax.tree.map(_placed, usage, state.usage),
-    )
-  return state.replace(
-    opt_state=jax.tree.map(
-      _placed, optimizer.init(state.params), state.opt_state
-    )
-  )
-
-
-def _starting_codes(settings, texts, params):
-  """{'module': {'parameter': array}} of indexer and tables."""
-  config = settings.model.indexer
-  kind = starting.initialisation(config)
-  documents_ND = texts.documents(params)
-  means_ND = starting.query_means(
-    *texts.training_queries(params), documents_ND.shape
-  )
-  vectors_ND = None
-  if kind != 'none':
-    vectors_ND = texts.code_space(
-      params, starting.starting_vectors(documents_ND, means_ND, kind)
-    )
-  found = starting.starting_params(
-    config, vectors_ND, texts.prepared.document_ids, settings.seed
-  )
-  if 'query_means' in params:
-    found['query_means'] = {'table': means_ND.astype(np.float16)}
-  return found
-
-
-def _replaced(params, found):
-  """Parameters with those that were found in place of what was there."""
-  replaced = {}
-  for name, module in params.items():
-    new = {
-      leaf: _placed(value, module[leaf])
-      for leaf, value in found.get(name, {}).items()
-    }
-    replaced[name] = {**module, **new}
-  return replaced
-
-
-def _placed(new, old):
-  """A copy on the devices of the array it replaces.
-
-  Steps donate all of a state: nothing in it may be another's buffer too, as
-  keys are that start as codebooks.
-  """
-  return jax.device_put(jnp.array(new, copy=True), old.sharding)

@@ -28,6 +28,7 @@ class OptimizerSettings:
       2110.05789, trains centroids faster than the encoder).
     vector_rate: factor on the rate of encoder and projections once codes
       train; 0 keeps the vectors that the dense stage ended with.
+    decoder_rate: factor on the rate of the code decoder.
   """
 
   name: str = 'adamw'
@@ -37,27 +38,7 @@ class OptimizerSettings:
   clip: float = 1.0
   codebook_rate: float = 1.0
   vector_rate: float = 0.0
-
-
-def stage_optimizers(training):
-  """{'dense' | 'codes' | 'decoder': optimizer} of a run.
-
-  A stage each: moments and rate start anew when codes and decoder do.
-
-  Args:
-    training: training.state.TrainingSettings.
-  """
-  first = [*training.first_steps.values(), training.steps]
-  vectors = ('encoder', 'projection', 'code_projection')
-  factors = {
-    'dense': {},
-    'codes': dict.fromkeys(vectors, training.optimizer.vector_rate),
-    'decoder': dict.fromkeys((*vectors, 'indexer'), 0.0),
-  }
-  return {
-    name: make_optimizer(training.optimizer, end - start, factors[name])
-    for name, start, end in zip(factors, first[:-1], first[1:], strict=True)
-  }
+  decoder_rate: float = 1.0
 
 
 def make_optimizer(settings, steps, factors=None):

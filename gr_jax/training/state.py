@@ -1,15 +1,14 @@
 """What a checkpoint holds: step, parameters, optimizer, usage of codes."""
 
 import dataclasses
+import math
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 
-from gr_jax.indexers.tables import TABLES
 from gr_jax.schedule import Schedule
 from gr_jax.training.optimizer import OptimizerSettings
-from gr_jax.types import UserError
+from gr_jax.types import UserError, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,20 +49,12 @@ class TrainingSettings:
   keep_checkpoints: int = 2
 
   def __post_init__(self):
-    for name in ('steps', 'accumulate', 'log_every', 'checkpoint_every'):
-      if getattr(self, name) < 1:
-        raise UserError(f'{name} must be at least 1, got {getattr(self, name)}')
-    if self.evaluate_every < 0:
-      raise UserError(
-        f'evaluate_every must be 0 for never, or more, got '
-        f'{self.evaluate_every}'
-      )
+    positive = ('steps', 'accumulate', 'log_every', 'checkpoint_every')
+    check_range(self, dict.fromkeys(positive, (1, math.inf)))
+    check_range(self, {'evaluate_every': (0, math.inf)})
     # The whole of the steps would leave codebooks that never started.
-    for name in ('dense_fraction', 'decoder_fraction'):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(
-          f'{name} must be from 0 to below 1, got {getattr(self, name)}'
-        )
+    fractions = ('dense_fraction', 'decoder_fraction')
+    check_range(self, dict.fromkeys(fractions, (0, 1)))
     if self.dense_fraction + self.decoder_fraction >= 1:
       raise UserError(
         'dense_fraction and decoder_fraction must leave steps for the codes, '
@@ -107,27 +98,3 @@ class TrainState:
   def all_params(self):
     """The model's parameters, trained and frozen."""
     return {**self.frozen, **self.params}
-
-
-def make_state(params, usage, optimizer, train_encoder):
-  """A state at step 0.
-
-  Args:
-    params: the model's parameters, by module.
-    usage: the model's state of that name.
-    optimizer: optax transformation.
-    train_encoder: whether params['encoder'] trains.
-
-  Returns:
-    The TrainState.
-  """
-  frozen_names = TABLES if train_encoder else (*TABLES, 'encoder')
-  frozen = {k: v for k, v in params.items() if k in frozen_names}
-  trained = {k: v for k, v in params.items() if k not in frozen_names}
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=trained,
-    frozen=frozen,
-    opt_state=optimizer.init(trained),
-    usage=usage,
-  )

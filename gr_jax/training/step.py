@@ -7,37 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from gr_jax.indexers.upkeep import keep_up
-from gr_jax.objectives.weighted_sum import objective, stage_objective
-from gr_jax.training.initial import begin_stage
-
-
-def stages(model, settings, texts, optimizers):
-  """What `loop.train_loop` goes through.
-
-  Args:
-    model: models.retriever.Retriever.
-    settings: run_settings.RunSettings.
-    texts: run_folder.Texts.
-    optimizers: from training.optimizer.stage_optimizers.
-
-  Returns:
-    {'dense' | 'codes' | 'decoder': (begin, step_fn)}.
-  """
-  return {
-    name: (
-      functools.partial(begin_stage, name, settings, texts, optimizer),
-      make_step(
-        model,
-        optimizer=optimizer,
-        settings=settings.training,
-        objective_settings=stage_objective(settings.objective, name),
-        # In the other stages identifiers stand still, or do not exist.
-        upkeep=settings.model.upkeep if name == 'codes' else None,
-        seed=settings.seed,
-      ),
-    )
-    for name, optimizer in optimizers.items()
-  }
+from gr_jax.objectives.weighted_sum import objective
 
 
 def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):

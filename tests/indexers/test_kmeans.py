@@ -5,12 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gr_jax.indexers.interface import (
-  absent_codes,
-  residual_codes,
-  squared_distances,
-)
+from gr_jax.indexers.interface import absent_codes, squared_distances
 from gr_jax.indexers.kmeans import kmeans, product_kmeans, residual_kmeans
+from gr_jax.indexers.static import residual_codes
 
 WIDTH = 6
 

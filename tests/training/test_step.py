@@ -12,16 +12,13 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
-from gr_jax.objectives.weighted_sum import (
-  ObjectiveSettings,
-  only,
-  stage_objective,
-)
+from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
 from gr_jax.schedule import Schedule
-from gr_jax.training.initial import init_params
+from gr_jax.training.initial import init_params, make_state
 from gr_jax.training.optimizer import OptimizerSettings, make_optimizer
 from gr_jax.training.schedules import learning_rate
-from gr_jax.training.state import TrainingSettings, make_state
+from gr_jax.training.stages import stage_objective
+from gr_jax.training.state import TrainingSettings
 from gr_jax.training.step import make_step
 from gr_jax.types import UserError
 

@@ -8,7 +8,7 @@ import pytest
 from test_step import MODEL, SETTINGS, batch
 
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
-from gr_jax.training.initial import init_params
+from gr_jax.training.initial import init_params, make_state
 from gr_jax.training.mesh import (
   MeshSettings,
   active,
@@ -17,7 +17,6 @@ from gr_jax.training.mesh import (
   shardings_for,
 )
 from gr_jax.training.optimizer import make_optimizer
-from gr_jax.training.state import make_state
 from gr_jax.training.step import make_step
 
 
