@@ -72,12 +72,32 @@ class RunSettings:
   search: SearchSettings = SearchSettings()
 
   def __post_init__(self):
+    self._check_criteria()
     if self.training.dense_steps and not self.objective.bottleneck:
       raise UserError(
         f'the first {self.training.dense_steps} steps train the bottleneck '
         'alone, and ObjectiveSettings.bottleneck is 0: set '
         'TrainingSettings.dense_fraction = 0, or a weight'
       )
+
+  def _check_criteria(self):
+    """Refuses a weight on what the model does not put out."""
+    model, objective = self.model, self.objective
+    if model.reads_queries and isinstance(model.indexer, StaticConfig):
+      raise UserError(
+        'RetrieverConfig.reads_queries needs an indexer that learns: '
+        f"'{model.indexer.kind}' identifiers say nothing of a query"
+      )
+    for name, needed in (
+      ('agreement', 'reads_queries'),
+      ('code_contrast', 'reads_queries'),
+      ('reconstruction', 'reconstructs'),
+    ):
+      if getattr(objective, name) and not getattr(model, needed):
+        raise UserError(
+          f'ObjectiveSettings.{name} needs RetrieverConfig.{needed} = True, '
+          'or a weight of 0'
+        )
 
 
 register(

@@ -31,8 +31,9 @@ TABLE = {
   'data': {'types', 'checksums'},
   'schedule': set(),
   'objectives': {'types', 'schedule'},
-  'indexers': {'types'},
-  'models': {'types', 'checksums', 'indexers', 'objectives'},
+  'parameters': set(),
+  'indexers': {'types', 'parameters'},
+  'models': {'types', 'checksums', 'parameters', 'indexers', 'objectives'},
   'decoding': {'types'},
   'index': {'types', 'checksums', 'locks', 'decoding'},
   # The indexers, for what codebooks start from.

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from gr_jax.indexers.static import StaticConfig
+from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
 from gr_jax.run_settings import RunSettings, control
 from gr_jax.training.state import TrainingSettings
@@ -34,6 +35,28 @@ def test_a_dense_stage_needs_its_criterion():
     RunSettings('runs/a', objective=objective)
   training = TrainingSettings(dense_fraction=0.0)
   RunSettings('runs/a', objective=objective, training=training)
+
+
+@pytest.mark.parametrize(
+  'name, needed',
+  [
+    ('agreement', 'reads_queries'),
+    ('code_contrast', 'reads_queries'),
+    ('reconstruction', 'reconstructs'),
+  ],
+)
+def test_a_criterion_needs_what_it_reads(name, needed):
+  objective = ObjectiveSettings(**{name: 0.1})
+  with pytest.raises(UserError, match=f'RetrieverConfig.{needed} = True'):
+    RunSettings('runs/a', objective=objective)
+  model = RetrieverConfig(**{needed: True})
+  RunSettings('runs/a', objective=objective, model=model)
+
+
+def test_fixed_identifiers_are_not_read_on_queries():
+  model = RetrieverConfig(indexer=StaticConfig('hash'), reads_queries=True)
+  with pytest.raises(UserError, match="'hash' identifiers say nothing"):
+    RunSettings('runs/a', model=model)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax.linen import partitioning
 
+from gr_jax.parameters import parameter
 from gr_jax.types import UserError
 
 # Added to the score of a code that its position does not have.
@@ -81,12 +81,11 @@ def learned_codebooks(sizes, width, name='codebooks'):
   Returns:
     [L, K, D] codewords, of unit length on average at the start.
   """
-  return partitioning.param_with_axes(
+  return parameter(
     name,
     nn.initializers.normal(stddev=width**-0.5),
     (len(sizes), max(sizes), width),
-    jnp.float32,
-    axes=('code_positions', 'codes', 'embed'),
+    ('code_positions', 'codes', 'embed'),
   )
 
 

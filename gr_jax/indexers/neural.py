@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.indexers import interface
 from gr_jax.indexers.sampling import (
@@ -13,6 +12,7 @@ from gr_jax.indexers.sampling import (
   chosen_codewords,
   sample_codes,
 )
+from gr_jax.parameters import parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +64,6 @@ class NeuralIndexer(nn.Module):
     self.codebooks_LKD = interface.learned_codebooks(sizes, self.width)
     self.keys_LKD = interface.learned_codebooks(sizes, self.width, 'keys')
     self.absent_LK = interface.absent_codes(sizes)
-
-    def parameter(name, init, shape, axes):
-      return partitioning.param_with_axes(
-        name, init, shape, jnp.float32, axes=axes
-      )
 
     zeros = nn.initializers.zeros_init()
     count, hidden = config.positions, config.hidden

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.indexers import interface
 from gr_jax.indexers.sampling import (
@@ -13,6 +12,7 @@ from gr_jax.indexers.sampling import (
   chosen_codewords,
   sample_codes,
 )
+from gr_jax.parameters import parameter
 from gr_jax.types import UserError, check_option
 
 SCORES = ('centroid', 'softmax')
@@ -82,12 +82,11 @@ class ProductIndexer(nn.Module):
       self.keys_LKP = interface.learned_codebooks(sizes, part, 'keys')
     self.absent_LK = interface.absent_codes(sizes)
     if config.rotation:
-      self.skew_DD = partitioning.param_with_axes(
+      self.skew_DD = parameter(
         'skew',
         nn.initializers.zeros_init(),
         (self.width, self.width),
-        jnp.float32,
-        axes=('width', 'embed'),
+        ('width', 'embed'),
       )
 
   def __call__(

@@ -5,7 +5,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.indexers import interface
 from gr_jax.indexers.interface import squared_distances
@@ -14,6 +13,7 @@ from gr_jax.indexers.sampling import (
   chosen_codewords,
   sample_codes,
 )
+from gr_jax.parameters import parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +66,11 @@ class ResidualIndexer(nn.Module):
     self.codebooks_LKD = interface.learned_codebooks(sizes, self.width)
     self.absent_LK = interface.absent_codes(sizes)
     if self.config.conditioned:
-      self.condition_LDD = partitioning.param_with_axes(
+      self.condition_LDD = parameter(
         'condition',
         nn.initializers.zeros_init(),
         (len(sizes), self.width, self.width),
-        jnp.float32,
-        axes=('code_positions', 'width', 'embed'),
+        ('code_positions', 'width', 'embed'),
       )
     else:
       self.condition_LDD = jnp.zeros((len(sizes), 0, 0))

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
+
+from gr_jax.parameters import parameter
 
 # Parameters that are tables, by the name of their module: search needs none.
 TABLES = ('identifiers', 'query_means')
@@ -41,12 +42,12 @@ class DocumentTable(nn.Module):
       shape = (len(documents_B), self.width)
       return jnp.full(shape, self.missing, self.dtype)
     else:
-      table_NX = partitioning.param_with_axes(
+      table_NX = parameter(
         'table',
         nn.initializers.zeros_init(),
         (1, self.width),
+        ('rows', 'width'),
         self.dtype,
-        axes=('rows', 'width'),
       )
     rows_BX = table_NX[jnp.clip(documents_B, 0, len(table_NX) - 1)]
     return jnp.where(documents_B[:, None] >= 0, rows_BX, self.missing)

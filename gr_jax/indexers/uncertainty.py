@@ -1,8 +1,8 @@
 """Noise whose scale is learned: how uncertain generation still is."""
 
-import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
+
+from gr_jax.parameters import parameter
 
 
 class LearnedNoise(nn.Module):
@@ -17,6 +17,4 @@ class LearnedNoise(nn.Module):
   @nn.compact
   def __call__(self):
     """s, a scalar of any sign; the noise has the scale |s|."""
-    return partitioning.param_with_axes(
-      'scale', nn.initializers.constant(self.start), (), jnp.float32, axes=()
-    )
+    return parameter('scale', nn.initializers.constant(self.start), (), ())

@@ -10,9 +10,9 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.models import layers
+from gr_jax.parameters import parameter
 from gr_jax.types import UserError
 
 
@@ -64,12 +64,8 @@ class LayerNorm(nn.Module):
   def __call__(self, inputs: jax.Array) -> jax.Array:
     inputs = inputs.astype(jnp.float32)
     width = inputs.shape[-1:]
-    scale = partitioning.param_with_axes(
-      'scale', nn.initializers.ones_init(), width, jnp.float32, axes=('embed',)
-    )
-    bias = partitioning.param_with_axes(
-      'bias', nn.initializers.zeros_init(), width, jnp.float32, axes=('embed',)
-    )
+    scale = parameter('scale', nn.initializers.ones_init(), width, ('embed',))
+    bias = parameter('bias', nn.initializers.zeros_init(), width, ('embed',))
     centred = inputs - jnp.mean(inputs, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
     outputs = centred * jax.lax.rsqrt(variance + self.epsilon)

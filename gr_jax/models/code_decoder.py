@@ -16,7 +16,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.indexers.interface import absent_codes
 from gr_jax.models import layers
@@ -27,6 +26,7 @@ from gr_jax.models.t5_decoder import (
   T5DecoderStack,
   empty_cache,
 )
+from gr_jax.parameters import parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,19 +96,17 @@ class CodeDecoder(nn.Module):
     positions = len(self.sizes)
     self.absent_LK = absent_codes(self.sizes)
     # Query, residual and last codeword each have a map into the stack.
-    self.input_3DM = partitioning.param_with_axes(
+    self.input_3DM = parameter(
       'input',
       nn.initializers.lecun_normal(batch_axis=(0,)),
       (3, self.width, stack.emb_dim),
-      jnp.float32,
-      axes=('stack', 'width', 'embed'),
+      ('stack', 'width', 'embed'),
     )
-    self.position_embedding_LM = partitioning.param_with_axes(
+    self.position_embedding_LM = parameter(
       'position_embedding',
       nn.initializers.normal(stddev=0.02),
       (positions, stack.emb_dim),
-      jnp.float32,
-      axes=('code_positions', 'embed'),
+      ('code_positions', 'embed'),
     )
     self.stack = T5DecoderStack(stack)
     if self.config.tied:
@@ -117,20 +115,18 @@ class CodeDecoder(nn.Module):
         axes=('embed', 'width'),
         kernel_init=nn.initializers.zeros_init(),
       )
-      self.log_sharpness_L = partitioning.param_with_axes(
+      self.log_sharpness_L = parameter(
         'log_sharpness',
         nn.initializers.constant(math.log(self.config.sharpness)),
         (positions,),
-        jnp.float32,
-        axes=('code_positions',),
+        ('code_positions',),
       )
     else:
-      self.head_LMK = partitioning.param_with_axes(
+      self.head_LMK = parameter(
         'head',
         nn.initializers.lecun_normal(batch_axis=(0,)),
         (positions, stack.emb_dim, max(self.sizes)),
-        jnp.float32,
-        axes=('code_positions', 'embed', 'codes'),
+        ('code_positions', 'embed', 'codes'),
       )
 
   def __call__(self, encoding, codewords_BLD, codebooks_LKD, *, deterministic):

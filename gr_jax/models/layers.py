@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
+from gr_jax.parameters import parameter
 from gr_jax.types import UserError, near_miss
 
 # Added to the score of a hidden key. Finite, so that a row whose keys are
@@ -74,21 +74,13 @@ class Dense(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
-    kernel = partitioning.param_with_axes(
-      'kernel',
-      self.kernel_init,
-      (inputs.shape[-1], self.features),
-      jnp.float32,
-      axes=self.axes,
+    kernel = parameter(
+      'kernel', self.kernel_init, (inputs.shape[-1], self.features), self.axes
     )
     outputs = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
     if self.use_bias:
-      bias = partitioning.param_with_axes(
-        'bias',
-        nn.initializers.zeros_init(),
-        (self.features,),
-        jnp.float32,
-        axes=self.axes[1:],
+      bias = parameter(
+        'bias', nn.initializers.zeros_init(), (self.features,), self.axes[1:]
       )
       outputs += jnp.broadcast_to(bias.astype(self.dtype), outputs.shape)
     return outputs
@@ -112,12 +104,11 @@ class Embed(nn.Module):
   stddev: float = 1.0
 
   def setup(self):
-    self.embedding = partitioning.param_with_axes(
+    self.embedding = parameter(
       'embedding',
       nn.initializers.normal(stddev=self.stddev),
       (self.size, self.features),
-      jnp.float32,
-      axes=self.axes,
+      self.axes,
     )
 
   def __call__(self, ids: jax.Array) -> jax.Array:
@@ -145,12 +136,8 @@ class RootMeanSquareNorm(nn.Module):
   def __call__(self, inputs: jax.Array) -> jax.Array:
     inputs = inputs.astype(jnp.float32)
     square = jnp.mean(jnp.square(inputs), axis=-1, keepdims=True)
-    scale = partitioning.param_with_axes(
-      'scale',
-      nn.initializers.ones_init(),
-      (inputs.shape[-1],),
-      jnp.float32,
-      axes=('embed',),
+    scale = parameter(
+      'scale', nn.initializers.ones_init(), (inputs.shape[-1],), ('embed',)
     )
     outputs = inputs * jax.lax.rsqrt(square + self.epsilon)
     return (outputs * jnp.broadcast_to(scale, outputs.shape)).astype(self.dtype)

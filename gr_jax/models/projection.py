@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
+
+from gr_jax.parameters import parameter
 
 
 class Projection(nn.Module):
@@ -22,12 +23,8 @@ class Projection(nn.Module):
         return jnp.eye(shape[0], dtype=dtype)
       return nn.initializers.lecun_normal()(rng, shape, dtype)
 
-    kernel_ED = partitioning.param_with_axes(
-      'kernel',
-      init,
-      (pooled_BE.shape[-1], self.width),
-      jnp.float32,
-      axes=('embed', 'width'),
+    kernel_ED = parameter(
+      'kernel', init, (pooled_BE.shape[-1], self.width), ('embed', 'width')
     )
     return unit_length(unit_length(pooled_BE.astype(jnp.float32)) @ kernel_ED)
 

@@ -10,9 +10,9 @@ import math
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.linen import partitioning
 
 from gr_jax.models import layers
+from gr_jax.parameters import parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,12 +95,11 @@ class RelativePositionBias(nn.Module):
   bidirectional: bool
 
   def setup(self):
-    self.rel_embedding = partitioning.param_with_axes(
+    self.rel_embedding = parameter(
       'rel_embedding',
       nn.initializers.variance_scaling(1.0, 'fan_avg', 'uniform'),
       (self.config.num_heads, self.config.relpos_buckets),
-      jnp.float32,
-      axes=('heads', 'relpos_buckets'),
+      ('heads', 'relpos_buckets'),
     )
 
   def __call__(self, queries_Q: jax.Array, keys_S: jax.Array) -> jax.Array:
