@@ -27,24 +27,29 @@ def agreement_loss(query_probs_BLK, codes_BL):
   return jnp.mean(loss_B), {'agreement': (jnp.sum(loss_B), loss_B.size)}
 
 
-def code_contrast_loss(query_probs_BLK, sample_BLK, documents_B):
+def code_contrast_loss(query_probs_BLK, probs_BLK, documents_B):
   """InfoNCE in code space: a query's codes against all documents of the batch.
 
-  -log softmax_j sum_t log <p_t(q), y_t(d_j)>: our reconstruction of ASI's
-  discrete contrastive loss (arXiv 2310.12455).
+  -log softmax_j sum_t log <p_t(q), p_t(d_j)>: our reconstruction of ASI's
+  discrete contrastive loss (arXiv 2310.12455). Of probabilities on both sides:
+  a hard sample of a code that the query hardly gives would have a gradient
+  of 1 / <p, y>.
 
   Args:
     query_probs_BLK: code probabilities of the queries, rows sum to 1.
-    sample_BLK: y_t, the documents' (straight-through) samples.
+    probs_BLK: those of their documents.
     documents_B: int32 document of each row; repeats of one document are left
       out.
 
   Returns:
     The mean over the batch in nats, and metrics.
   """
-  agree_LBC = jnp.einsum('BLK,CLK->LBC', query_probs_BLK, sample_BLK)
-  # Straight-through samples may dip below zero by rounding.
-  scores_BC = jnp.sum(jnp.log(jnp.maximum(agree_LBC, 0.0) + _TINY), axis=0)
+  agree_LBC = jnp.einsum(
+    'BLK,CLK->LBC',
+    query_probs_BLK.astype(jnp.float32),
+    probs_BLK.astype(jnp.float32),
+  )
+  scores_BC = jnp.sum(jnp.log(agree_LBC + _TINY), axis=0)
   logp_BC = jax.nn.log_softmax(
     jnp.where(same_document(documents_B), -1e9, scores_BC)
   )

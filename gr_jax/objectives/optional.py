@@ -32,7 +32,7 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
       outputs.query_probs_BLK, codes.codes_BL
     ),
     'code_contrast': lambda: code_contrast_loss(
-      outputs.query_probs_BLK, codes.sample_BLK, documents_B
+      outputs.query_probs_BLK, codes.probs_BLK, documents_B
     ),
     'reconstruction': lambda: reconstruction_loss(
       outputs.pooled_BE, outputs.reconstructed_BE
