@@ -18,7 +18,6 @@ from gr_jax.data.prepared import PreparedData, is_current
 from gr_jax.retrieval.encoding import (
   document_vectors,
   encode_texts,
-  project_codes,
   project_vectors,
 )
 from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
@@ -315,10 +314,6 @@ class Texts:
       len(self.prepared.document_ids),
       self.prepared.document_length,
     )
-
-  def code_space(self, params, vectors_ND) -> np.ndarray:
-    """[N, C] unit vectors in the space that identifiers code."""
-    return project_codes(self._model, params, vectors_ND)
 
   def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
     """[Q, D] unit vectors of queries to start codes from, [Q] their documents.

@@ -72,7 +72,7 @@ def test_indexer_files_build_beside_every_run(path, run):
     for field in dataclasses.fields(objective)
     if field.name != 'temperature' and getattr(objective, field.name)
   }
-  assert on == {'generation', 'bottleneck', 'code_bottleneck'}
+  assert on == {'generation', 'bottleneck'}
 
 
 def test_sizes_may_be_given_without_the_macros():

@@ -144,11 +144,11 @@ class CodeDecoder(nn.Module):
     """
     codewords_BLD = codewords_BLD.astype(jnp.float32)
     before_BLD = jnp.cumsum(codewords_BLD, axis=1) - codewords_BLD
-    residuals_BLD = encoding.coded_BC[:, None, :] - before_BLD
+    residuals_BLD = encoding.vectors_BD[:, None, :] - before_BLD
     previous_BLD = jnp.pad(codewords_BLD, ((0, 0), (1, 0), (0, 0)))[:, :-1]
     from_query, from_residual, from_previous = self.input_3DM
     inputs_BLM = (
-      (encoding.coded_BC @ from_query)[:, None, :]
+      (encoding.vectors_BD @ from_query)[:, None, :]
       + residuals_BLD @ from_residual
       + previous_BLD @ from_previous
       + self.position_embedding_LM[None]
@@ -163,9 +163,16 @@ class CodeDecoder(nn.Module):
       scores_BLK = jnp.einsum('BLM,LMK->BLK', hidden_BLM, self.head_LMK)
       return scores_BLK + self.absent_LK[None]
     targets_BLD = residuals_BLD + self.output(hidden_BLM)
-    sharpness_L = jnp.exp(self.log_sharpness_L)
+    sharpness_L = self._sharpness()
     scores_BLK = tied_scores(targets_BLD, codebooks_LKD, sharpness_L)
     return scores_BLK + self.absent_LK[None]
+
+  def _sharpness(self):
+    """[L] gamma_t; one for all positions where raw scores are summed."""
+    log_L = self.log_sharpness_L
+    if not self.config.normalised:
+      log_L = jnp.full_like(log_L, jnp.mean(log_L))
+    return jnp.exp(log_L)
 
   def start(self, encoding, width):
     """The state of `width` beams a query before the first code.
@@ -178,7 +185,7 @@ class CodeDecoder(nn.Module):
       DecodingState.
     """
     batch = encoding.vectors_BD.shape[0]
-    vectors_BD = encoding.coded_BC
+    vectors_BD = encoding.vectors_BD
     from_query, from_residual, _ = self.input_3DM
     inputs_B1M = (vectors_BD @ (from_query + from_residual))[:, None, :]
     memory = self.stack.memory(encoding.states_BSE, encoding.mask_BS)
@@ -229,7 +236,7 @@ class CodeDecoder(nn.Module):
       scores_RLK = tied_scores(
         (residuals_BWD + output_BWD).reshape(rows, 1, -1),
         codebooks_LKD[level][None],
-        jnp.exp(self.log_sharpness_L[level])[None],
+        self._sharpness()[level][None],
       )
       scores_BWK = scores_RLK.reshape(batch, width, -1)
     else:

@@ -47,13 +47,6 @@ class RetrieverConfig:
     pooling: 'mean' or 'first', of the encoder's states.
     indexer_gradient: share of the generation loss's gradient that reaches
       codes and codebooks; 0 leaves the indexer to the other criteria.
-    code_width: C, of the code space: what identifiers code and the decoder
-      steers by is a learned linear map of the vectors to C, of unit length.
-      A space of few dimensions is quantised with a fraction of the error, and
-      what learns there leaves the dense vectors alone. 0 for the dense space
-      itself.
-    code_gradient: share of the gradient of the code space that reaches the
-      dense vectors.
     query_share: share of the mean vector of a document's training queries in
       what its identifier codes, besides its own; a document without them, as
       one that is new, is coded by its own vector alone. Our reconstruction of
@@ -74,8 +67,6 @@ class RetrieverConfig:
   projection: bool = True
   pooling: str = 'mean'
   indexer_gradient: float = 0.1
-  code_width: int = 0
-  code_gradient: float = 0.0
   query_share: float = 0.5
   reads_queries: bool = False
   reconstructs: bool = False
@@ -105,13 +96,11 @@ class QueryEncoding:
 
   Attributes:
     vectors_BD: unit vectors.
-    coded_BC: unit vectors in the code space.
     states_BSE: what the decoder attends to.
     mask_BS: which states are real.
   """
 
   vectors_BD: jax.Array
-  coded_BC: jax.Array
   states_BSE: jax.Array
   mask_BS: jax.Array
 
@@ -123,8 +112,7 @@ class RetrieverOutput:
   Attributes:
     query_vectors_BD: unit vectors of the queries.
     document_vectors_BD: unit vectors of the documents.
-    query_coded_BC: the queries in the code space.
-    document_coded_BC: what the identifiers of the documents code.
+    coded_vectors_BD: what the identifiers of the documents code.
     assignment: codes of the documents.
     targets_BLK: the sample of the codes, its gradient scaled.
     scores_BLK: the decoder's scores of all codes.
@@ -141,8 +129,7 @@ class RetrieverOutput:
 
   query_vectors_BD: jax.Array
   document_vectors_BD: jax.Array
-  query_coded_BC: jax.Array
-  document_coded_BC: jax.Array
+  coded_vectors_BD: jax.Array
   assignment: CodeAssignment
   targets_BLK: jax.Array
   scores_BLK: jax.Array
@@ -177,10 +164,7 @@ class Retriever(nn.Module):
         f'{config.encoder.emb_dim}, not {config.width}'
       )
     kind = _INDEXERS[type(config.indexer)]
-    if config.code_width:
-      self.code_projection = Projection(config.code_width)
-    width = config.code_width or config.width
-    self.indexer = kind(config.indexer, width)
+    self.indexer = kind(config.indexer, config.width)
     if isinstance(config.indexer, StaticConfig):
       self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
     elif config.query_share:
@@ -194,7 +178,7 @@ class Retriever(nn.Module):
       )
     if config.learns_noise:
       self.learned_noise = LearnedNoise(config.indexer.sampling.uncertain)
-    self.decoder = CodeDecoder(config.decoder, width, config.code_sizes)
+    self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
 
   def __call__(self, batch, *, temperature, noise, deterministic):
     """Vectors, codes and code scores of a training batch.
@@ -214,8 +198,8 @@ class Retriever(nn.Module):
     documents_BD = self.project(pooled_BE)
     numbers_B = batch['document_index']
     _, queue_codes_QL, queue_documents_Q = self.usage.recent()
-    coded_BC = self._coded(documents_BD, numbers_B)
-    assignment = self._identify(coded_BC, numbers_B, temperature, noise)
+    coded_BD = self._coded(documents_BD, numbers_B)
+    assignment = self._identify(coded_BD, numbers_B, temperature, noise)
     share = self.config.indexer_gradient
     codebooks_LKD = self.indexer.codebooks()
     scores_BLK = self.decoder(
@@ -227,8 +211,7 @@ class Retriever(nn.Module):
     outputs = RetrieverOutput(
       query_vectors_BD=queries.vectors_BD,
       document_vectors_BD=documents_BD,
-      query_coded_BC=queries.coded_BC,
-      document_coded_BC=coded_BC,
+      coded_vectors_BD=coded_BD,
       assignment=assignment,
       targets_BLK=scale_gradient(assignment.sample_BLK, share),
       scores_BLK=scores_BLK,
@@ -241,14 +224,14 @@ class Retriever(nn.Module):
     )
     return self._with_optional(outputs, batch, queries, temperature)
 
-  def _identify(self, coded_BC, numbers_B, temperature, noise):
+  def _identify(self, coded_BD, numbers_B, temperature, noise):
     """The CodeAssignment of a batch, which is kept in mind."""
     if self.config.learns_noise:
       # s learns from the criterion of generation alone.
       scale = jax.lax.stop_gradient(jnp.abs(self.learned_noise()))
       noise = scale * temperature
     assignment = self.indexer(
-      coded_BC,
+      coded_BD,
       self._known(numbers_B),
       temperature=temperature,
       noise=noise,
@@ -280,8 +263,8 @@ class Retriever(nn.Module):
       )
     if config.reads_queries:
       codes = self.indexer(
-        queries.coded_BC,
-        self._known(jnp.full(len(queries.coded_BC), -1)),
+        queries.vectors_BD,
+        self._known(jnp.full(len(queries.vectors_BD), -1)),
         temperature=temperature,
         noise=0.0,
         usage_LK=self.usage.recent()[0],
@@ -313,22 +296,14 @@ class Retriever(nn.Module):
     return self.identifiers(documents_B)
 
   def _coded(self, vectors_BD, documents_B):
-    """[B, C] what identifiers code: documents, moved to their queries."""
+    """[B, D] what identifiers code: documents, moved to their queries."""
     static = isinstance(self.config.indexer, StaticConfig)
     if static or not self.config.query_share:
-      return self.code_space(vectors_BD)
+      return vectors_BD
     means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
     asked_B1 = jnp.any(means_BD != 0, axis=-1, keepdims=True)
     share_B1 = self.config.query_share * asked_B1
-    return self.code_space((1 - share_B1) * vectors_BD + share_B1 * means_BD)
-
-  def code_space(self, vectors_BD):
-    """[B, C] unit vectors in the space that identifiers code."""
-    if not self.config.code_width:
-      return vectors_BD
-    return self.code_projection(
-      scale_gradient(vectors_BD, self.config.code_gradient)
-    )
+    return (1 - share_B1) * vectors_BD + share_B1 * means_BD
 
   def backbone(self, tokens_BS, deterministic=True):
     """The text encoder alone: models.encoder.EncoderOutput."""
@@ -354,9 +329,7 @@ class Retriever(nn.Module):
     """QueryEncoding of pooled vectors, for decoders that need no tokens."""
     vectors_BD = self.project(pooled_BE)
     mask_BS = jnp.ones((vectors_BD.shape[0], 1), bool)
-    return QueryEncoding(
-      vectors_BD, self.code_space(vectors_BD), vectors_BD[:, None, :], mask_BS
-    )
+    return QueryEncoding(vectors_BD, vectors_BD[:, None, :], mask_BS)
 
   def assign(self, vectors_BD, documents_B):
     """[B, L] int32 codes of documents, without noise.
@@ -366,8 +339,8 @@ class Retriever(nn.Module):
       documents_B: int32 numbers of the documents in the corpus trained on, -1
         for a document that is new to the model.
     """
-    coded_BC = self._coded(vectors_BD, documents_B)
-    return self.indexer.assign(coded_BC, self._known(documents_B))
+    coded_BD = self._coded(vectors_BD, documents_B)
+    return self.indexer.assign(coded_BD, self._known(documents_B))
 
   def start(self, encoding, width):
     """The decoding state of `width` beams a query, see CodeDecoder.start."""

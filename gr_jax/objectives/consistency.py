@@ -9,21 +9,19 @@ from gr_jax.objectives.contrastive import same_document
 def consistency_loss(
   query_vectors_BD,
   document_vectors_BD,
-  query_coded_BC,
-  quantised_BC,
+  quantised_BD,
   documents_B,
   temperature,
 ):
   """KL between the score distributions of dense and of quantised documents.
 
-  KL(softmax(sg(h_q H_d) / T) || softmax(c_q Zhat_d / T)): our reconstruction of
+  KL(softmax(sg(h_q H_d) / T) || softmax(h_q Zhat_d / T)): our reconstruction of
   ASI++'s information consistency criterion (arXiv 2405.14280).
 
   Args:
     query_vectors_BD: unit vectors of the queries.
     document_vectors_BD: unit vectors of the documents.
-    query_coded_BC: unit vectors of the queries in the code space.
-    quantised_BC: zhat, the vectors that the documents' codes stand for.
+    quantised_BD: zhat, the vectors that the documents' codes stand for.
     documents_B: int32 document of each row; repeats of one document are left
       out of both distributions.
     temperature: T, of the dot products.
@@ -32,10 +30,10 @@ def consistency_loss(
     The mean over the batch in nats, and metrics.
   """
 
-  def log_distribution(queries_BD, vectors_BD):
+  def log_distribution(vectors_BD):
     scores_BC = jnp.einsum(
       'BD,CD->BC',
-      queries_BD.astype(jnp.float32),
+      query_vectors_BD.astype(jnp.float32),
       vectors_BD.astype(jnp.float32),
     )
     scores_BC = scores_BC / temperature
@@ -43,9 +41,7 @@ def consistency_loss(
       jnp.where(same_document(documents_B), -1e9, scores_BC)
     )
 
-  dense_BC = jax.lax.stop_gradient(
-    log_distribution(query_vectors_BD, document_vectors_BD)
-  )
-  coded_BC = log_distribution(query_coded_BC, quantised_BC)
-  loss_B = jnp.sum(jnp.exp(dense_BC) * (dense_BC - coded_BC), axis=-1)
+  dense_BC = jax.lax.stop_gradient(log_distribution(document_vectors_BD))
+  quantised_BC = log_distribution(quantised_BD)
+  loss_B = jnp.sum(jnp.exp(dense_BC) * (dense_BC - quantised_BC), axis=-1)
   return jnp.mean(loss_B), {'consistency': (jnp.sum(loss_B), loss_B.size)}

@@ -26,7 +26,7 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
   codes = outputs.assignment
   criteria = {
     'prefix_contrast': lambda: prefix_contrast_loss(
-      outputs.query_coded_BC, codes.codewords_BLD, documents_B, temperature
+      outputs.query_vectors_BD, codes.codewords_BLD, documents_B, temperature
     ),
     'agreement': lambda: agreement_loss(
       outputs.query_probs_BLK, codes.codes_BL

@@ -22,7 +22,6 @@ class ObjectiveSettings:
   Attributes:
     generation: of the code decoder's cross-entropy.
     bottleneck: of InfoNCE between dense vectors.
-    code_bottleneck: of the same in the code space.
     quantised: of InfoNCE between queries and quantised documents.
     prefix_contrast: of the same for every prefix of the identifiers.
     consistency: of the KL from dense to quantised score distributions.
@@ -40,16 +39,15 @@ class ObjectiveSettings:
 
   generation: Weight = 1.0
   bottleneck: Weight = 1.0
-  code_bottleneck: Weight = 1.0
   quantised: Weight = 2.0
-  prefix_contrast: Weight = 0.0
+  prefix_contrast: Weight = 1.0
   consistency: Weight = 2.0
-  commitment: Weight = 1.0
+  commitment: Weight = 2.0
   agreement: Weight = 0.0
   code_contrast: Weight = 0.0
   reconstruction: Weight = 0.0
-  position_entropy: Weight = 0.5
-  density: Weight = 0.5
+  position_entropy: Weight = 0.0
+  density: Weight = 0.1
   prefix_density: Weight = 0.0
   sharpness: Weight = 0.0
   temperature: float = 0.05
@@ -73,7 +71,8 @@ def objective(outputs, documents_B, sizes, settings, progress):
     documents_B: int32 document of each row.
     sizes: codes of each position.
     settings: ObjectiveSettings.
-    progress: share of all steps that is done, for the schedules.
+    progress: share of the steps in which codes move that is done, for the
+      schedules.
 
   Returns:
     The loss and the criteria's metrics, {'name': (total, count)}.
@@ -110,15 +109,8 @@ def _criteria(outputs, documents_B, sizes, temperature):
       outputs.negative_vectors_XD,
       outputs.negative_documents_X,
     ),
-    'code_bottleneck': lambda: info_nce_loss(
-      outputs.query_coded_BC,
-      outputs.document_coded_BC,
-      documents_B,
-      temperature,
-      'code_bottleneck',
-    ),
     'quantised': lambda: info_nce_loss(
-      outputs.query_coded_BC,
+      outputs.query_vectors_BD,
       codes.quantised_BD,
       documents_B,
       temperature,
@@ -129,13 +121,13 @@ def _criteria(outputs, documents_B, sizes, temperature):
     'consistency': lambda: consistency_loss(
       outputs.query_vectors_BD,
       outputs.document_vectors_BD,
-      outputs.query_coded_BC,
+      outputs.query_vectors_BD,
       codes.quantised_BD,
       documents_B,
       temperature,
     ),
     'commitment': lambda: commitment_loss(
-      outputs.document_coded_BC, codes.quantised_BD
+      outputs.coded_vectors_BD, codes.quantised_BD
     ),
     'position_entropy': lambda: position_entropy_loss(codes.probs_BLK, sizes),
     'density': lambda: density_loss(

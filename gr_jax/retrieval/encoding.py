@@ -110,11 +110,6 @@ def project_vectors(model: Any, params: Any, pooled_NE: np.ndarray):
   return _in_batches(functools.partial(_project, model, params), pooled_NE)
 
 
-def project_codes(model: Any, params: Any, vectors_ND: np.ndarray):
-  """[N, C] unit vectors in the code space from [N, D] dense ones."""
-  return _in_batches(functools.partial(_code_space, model, params), vectors_ND)
-
-
 def assign_codes(
   model: Any,
   params: Any,
@@ -140,11 +135,6 @@ def assign_codes(
 @functools.partial(jax.jit, static_argnums=0)
 def _project(model, params, pooled_BE):
   return model.apply({'params': params}, pooled_BE, method='project')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _code_space(model, params, vectors_BD):
-  return model.apply({'params': params}, vectors_BD, method='code_space')
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -51,7 +51,7 @@ def stage_optimizers(training):
     training: training.state.TrainingSettings.
   """
   first = [*training.first_steps.values(), training.steps]
-  vectors = ('encoder', 'projection', 'code_projection')
+  vectors = ('encoder', 'projection')
   decoder = {'decoder': training.optimizer.decoder_rate}
   factors = {
     'dense': {},
@@ -72,7 +72,7 @@ def stage_objective(settings, stage):
     stage: 'dense', 'codes' or 'decoder'.
   """
   if stage == 'dense':
-    return only(settings, 'bottleneck', 'code_bottleneck')
+    return only(settings, 'bottleneck')
   return only(settings, 'generation') if stage == 'decoder' else settings
 
 
@@ -118,9 +118,7 @@ def _starting_codes(settings, texts, params):
   )
   vectors_ND = None
   if kind != 'none':
-    vectors_ND = texts.code_space(
-      params, starting.starting_vectors(documents_ND, means_ND, kind)
-    )
+    vectors_ND = starting.starting_vectors(documents_ND, means_ND, kind)
   found = starting.starting_params(
     config, vectors_ND, texts.prepared.document_ids, settings.seed
   )

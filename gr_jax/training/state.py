@@ -5,6 +5,7 @@ import math
 
 import flax.struct
 import jax
+import jax.numpy as jnp
 
 from gr_jax.schedule import Schedule
 from gr_jax.training.optimizer import OptimizerSettings
@@ -27,8 +28,8 @@ class TrainingSettings:
     accumulate: microbatches a step; in-batch criteria see one microbatch.
     optimizer: rates.
     temperature: tau of the Gumbel-softmax, in units of the spread of a
-      position's scores.
-    noise: scale of the Gumbel noise, in the same units.
+      position's scores, over the stage in which codes move.
+    noise: scale of the Gumbel noise, in the same units, over the same stage.
     log_every: steps between log lines.
     evaluate_every: steps between evaluations on dev, 0 for none.
     checkpoint_every: steps between checkpoints; the last step has one always.
@@ -71,6 +72,11 @@ class TrainingSettings:
     """{'dense' | 'codes' | 'decoder': first step} of the stages, in order."""
     moving = self.steps - int(self.decoder_fraction * self.steps)
     return {'dense': 0, 'codes': self.dense_steps, 'decoder': moving}
+
+  def codes_progress(self, step):
+    """Share of the stage in which codes move that is done by `step`."""
+    begin, end = self.first_steps['codes'], self.first_steps['decoder']
+    return jnp.clip((step - begin) / (end - begin), 0.0, 1.0)
 
   def stage(self, step):
     """The name of the stage that a step is in."""

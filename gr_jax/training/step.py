@@ -66,7 +66,7 @@ def _loss(
   model, settings, objective_settings, params, frozen, usage, batch, step, rng
 ):
   """The objective of a microbatch; its metrics and the usage after it."""
-  progress = step / settings.steps
+  progress = settings.codes_progress(step)
   outputs, mutated = model.apply(
     {'params': {**frozen, **params}, 'usage': usage},
     batch,

@@ -113,7 +113,7 @@ def test_the_untrained_tied_head_is_the_nearest_codeword():
     variables, encoding(), codewords(codes), codebooks(), deterministic=True
   )
   for b in range(BATCH):
-    residual = np.asarray(encoding().coded_BC[b])
+    residual = np.asarray(encoding().vectors_BD[b])
     for t in range(POSITIONS):
       distances = np.sum((np.asarray(codebooks()[t]) - residual) ** 2, axis=-1)
       # Up to what all codes of a position have in common.

@@ -31,7 +31,7 @@ def coded(model, params, vectors, numbers):
 
 @pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
 def test_a_document_is_coded_between_itself_and_its_queries(share):
-  model = Retriever(config(query_share=share, code_width=0))
+  model = Retriever(config(query_share=share))
   params = dict(initial(model)['params'])
   means = np.array(unit(1, rows=3), np.float16)
   means[1] = 0  # No query asks for the second document.
@@ -50,7 +50,7 @@ def test_a_document_is_coded_between_itself_and_its_queries(share):
 
 
 def test_codes_are_assigned_to_what_is_coded():
-  model = Retriever(config(query_share=1.0, code_width=0))
+  model = Retriever(config(query_share=1.0))
   params = dict(initial(model)['params'])
   vectors = unit(2)
   params['query_means'] = {'table': jnp.asarray(vectors[::-1], jnp.float16)}
@@ -80,24 +80,6 @@ def test_an_index_needs_no_tables(indexer):
       for p in (params, searched)
     )
   )
-
-
-def test_the_code_space_passes_a_share_of_its_gradient():
-  vectors = unit(2)
-  target = unit(3, width=6)
-  gradients = []
-  for share in (0.0, 0.5, 1.0):
-    model = Retriever(config(code_width=6, code_gradient=share))
-    params = initial(model)['params']
-
-    def along(vectors, model=model, params=params):
-      found = model.apply({'params': params}, vectors, method='code_space')
-      return jnp.sum(found * target)
-
-    gradients.append(np.asarray(jax.grad(along)(vectors)))
-  np.testing.assert_array_equal(gradients[0], 0)
-  assert np.max(np.abs(gradients[2])) > 1e-3
-  np.testing.assert_allclose(gradients[1], gradients[2] / 2, rtol=1e-4)
 
 
 UNCERTAIN = config(

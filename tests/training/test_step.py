@@ -39,7 +39,6 @@ MODEL = Retriever(
     indexer=ResidualConfig(positions=2, codes=4),
     decoder=CodeDecoderConfig(stack=STACK),
     width=8,
-    code_width=8,
   )
 )
 SETTINGS = TrainingSettings(steps=50, noise=Schedule(0.0, kind='constant'))

@@ -49,7 +49,6 @@ PATH = (
 CRITERIA = {
   'generation': 'generation',
   'bottleneck': 'contrastive',
-  'code_bottleneck': 'contrastive',
   'quantised': 'contrastive',
   'prefix_contrast': 'prefixes',
   'consistency': 'consistency',
