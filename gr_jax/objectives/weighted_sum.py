@@ -121,7 +121,6 @@ def _criteria(outputs, documents_B, sizes, temperature):
     'consistency': lambda: consistency_loss(
       outputs.query_vectors_BD,
       outputs.document_vectors_BD,
-      outputs.query_vectors_BD,
       codes.quantised_BD,
       documents_B,
       temperature,
