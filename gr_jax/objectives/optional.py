@@ -1,11 +1,9 @@
 """The criteria whose weight is 0 by default, and what replaces others."""
 
 from gr_jax.objectives.agreement import agreement_loss, code_contrast_loss
+from gr_jax.objectives.balance import position_entropy_loss
 from gr_jax.objectives.generation import generation_loss
-from gr_jax.objectives.prefixes import (
-  prefix_contrast_loss,
-  prefix_density_loss,
-)
+from gr_jax.objectives.prefixes import prefix_density_loss
 from gr_jax.objectives.reconstruction import reconstruction_loss
 from gr_jax.objectives.sharpness import sharpness_loss
 from gr_jax.objectives.uncertainty import weigh_by_uncertainty
@@ -25,9 +23,6 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
   """
   codes = outputs.assignment
   criteria = {
-    'prefix_contrast': lambda: prefix_contrast_loss(
-      outputs.query_vectors_BD, codes.codewords_BLD, documents_B, temperature
-    ),
     'agreement': lambda: agreement_loss(
       outputs.query_probs_BLK, codes.codes_BL
     ),
@@ -37,6 +32,7 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
     'reconstruction': lambda: reconstruction_loss(
       outputs.pooled_BE, outputs.reconstructed_BE
     ),
+    'position_entropy': lambda: position_entropy_loss(codes.probs_BLK, sizes),
     'prefix_density': lambda: prefix_density_loss(
       codes.probs_BLK,
       documents_B,

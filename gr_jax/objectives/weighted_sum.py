@@ -2,12 +2,13 @@
 
 import dataclasses
 
-from gr_jax.objectives.balance import density_loss, position_entropy_loss
+from gr_jax.objectives.balance import density_loss
 from gr_jax.objectives.commitment import commitment_loss
 from gr_jax.objectives.consistency import consistency_loss
 from gr_jax.objectives.contrastive import info_nce_loss
 from gr_jax.objectives.generation import generation_loss
 from gr_jax.objectives.optional import optional_criteria
+from gr_jax.objectives.prefixes import prefix_contrast_loss
 from gr_jax.schedule import Schedule
 
 Weight = float | Schedule
@@ -118,6 +119,9 @@ def _criteria(outputs, documents_B, sizes, temperature):
       outputs.queue_quantised_QD,
       outputs.queue_documents_Q,
     ),
+    'prefix_contrast': lambda: prefix_contrast_loss(
+      outputs.query_vectors_BD, codes.codewords_BLD, documents_B, temperature
+    ),
     'consistency': lambda: consistency_loss(
       outputs.query_vectors_BD,
       outputs.document_vectors_BD,
@@ -128,7 +132,6 @@ def _criteria(outputs, documents_B, sizes, temperature):
     'commitment': lambda: commitment_loss(
       outputs.coded_vectors_BD, codes.quantised_BD
     ),
-    'position_entropy': lambda: position_entropy_loss(codes.probs_BLK, sizes),
     'density': lambda: density_loss(
       codes.probs_BLK,
       documents_B,
