@@ -301,4 +301,4 @@ def test_a_collection_that_changed_since(run, refuse):
   line = refuse('index_corpus', '--run_dir=run')
   assert 'has changed since it was prepared: bring back' in line
   line = refuse('evaluate', '--run_dir=run')
-  assert '1 are missing' in line and 'bring back the former' in line
+  assert '1 are missing' in line and 'insert what is missing' in line

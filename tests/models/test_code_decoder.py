@@ -29,12 +29,10 @@ def stack(layers=2):
 
 
 def encoding():
-  # The decoder steers by the code space, whose width is its own.
-  vectors = jax.random.normal(jax.random.key(7), (BATCH, WIDTH + 3))
-  coded = jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
+  vectors = jax.random.normal(jax.random.key(0), (BATCH, WIDTH))
   states = jax.random.normal(jax.random.key(1), (BATCH, 7, WIDTH))
   mask = jnp.arange(7)[None, :] < jnp.array([[7], [4]])
-  return QueryEncoding(vectors, coded, states, mask)
+  return QueryEncoding(vectors, states, mask)
 
 
 def codebooks():

@@ -93,7 +93,7 @@ writer = MetricWriter(sys.argv[1], steps=2)
 writer.write(1, {'loss': 2.5, 'accuracy': 0.25})
 writer.write(2, {'loss': 1.5})
 writer.close()
-print(sorted({m.split('.')[0] for m in sys.modules} & {'tensorflow', 'jax'}))
+print('tensorflow' in sys.modules)
 """
 
 
@@ -107,7 +107,7 @@ def run_python(code, *args):
 
 
 def test_tensorboard_reads_what_no_tensorflow_wrote(tmp_path: pathlib.Path):
-  assert run_python(WRITER, tmp_path) == '[]\n'
+  assert run_python(WRITER, tmp_path) == 'False\n'
   assert run_python(READER, tmp_path).splitlines() == [
     '1 loss 2.5',
     '1 accuracy 0.25',
