@@ -2,11 +2,12 @@
 
 A T5 decoder stack over code positions. Its head is tied to the indexer's
 codebooks: with r_t = h_q minus the codewords chosen so far and d_t what the
-stack adds, the score of code k is -gamma_t |r_t + d_t - E_t,k|^2. The stack's
-output starts at zero, so that the untrained head is a nearest-code beam search
-of the query in the dense space. Raw scores are summed by RIPOR (arXiv
-2311.09134), tied and scaled heads are DGI's (arXiv 2603.10409); the combination
-is our reconstruction.
+stack adds, the score of code k is -gamma |r_t + d_t - E_t,k|^2 up to what all
+codes have in common. The stack's output starts at zero, so that the untrained
+head ranks every prefix by the distance of the query to what it stands for, the
+order that the contrast of prefixes trains. Raw scores are summed by RIPOR
+(arXiv 2311.09134), tied and scaled heads are DGI's (arXiv 2603.10409); the
+combination, and that decoding uses a share of d_t, is our reconstruction.
 """
 
 import dataclasses
@@ -41,6 +42,10 @@ class CodeDecoderConfig:
     normalised: whether decoding sums log-probabilities, normalised over each
       position's codes, or raw scores (as RIPOR does). Training always
       normalises.
+    correction: share of what the stack adds to a tied head's target that
+      decoding uses; training uses all of it. On a frozen encoder's vectors the
+      stack learns its training queries by heart, and a share of it is better
+      than all or nothing.
     sharpness: gamma, what squared distances are multiplied with, at the start
       of training.
     attends_tokens: cross-attention to the states of the query's tokens (else
@@ -56,7 +61,8 @@ class CodeDecoderConfig:
     mlp_dim=256,
   )
   tied: bool = True
-  normalised: bool = True
+  normalised: bool = False
+  correction: float = 0.2
   sharpness: float = 20.0
   attends_tokens: bool = False
 
@@ -232,7 +238,9 @@ class CodeDecoder(nn.Module):
       level,
     )
     if self.config.tied:
-      output_BWD = self.output(hidden_RM).reshape(batch, width, -1)
+      output_BWD = self.config.correction * self.output(hidden_RM).reshape(
+        batch, width, -1
+      )
       scores_RLK = tied_scores(
         (residuals_BWD + output_BWD).reshape(rows, 1, -1),
         codebooks_LKD[level][None],

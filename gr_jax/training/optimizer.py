@@ -38,7 +38,7 @@ class OptimizerSettings:
   clip: float = 1.0
   codebook_rate: float = 1.0
   vector_rate: float = 0.0
-  decoder_rate: float = 1.0
+  decoder_rate: float = 0.3
 
 
 def make_optimizer(settings, steps, factors=None):

@@ -46,6 +46,7 @@ def codewords(codes_BL):
 
 
 def decoder_and_params(random=True, **config):
+  config = {'correction': 1.0, **config}
   decoder = CodeDecoder(CodeDecoderConfig(**config), WIDTH, SIZES)
   codes = jnp.zeros((BATCH, POSITIONS), jnp.int32)
   params = decoder.init(
@@ -102,6 +103,35 @@ def test_steps_equal_the_parallel_pass(tied, normalised, layers):
       expected = jax.nn.log_softmax(expected)
     found = jnp.stack([scores[:, beam] for scores in stepped], axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_without_correction_prefixes_are_ranked_by_their_distance():
+  decoder, variables = decoder_and_params(stack=stack(), correction=0.0)
+  codes_BWL = jax.random.randint(
+    jax.random.key(5), (BATCH, BEAMS, POSITIONS), 0, CODES
+  )
+  state = decoder.apply(variables, encoding(), BEAMS, method='start')
+  sharpness = np.exp(np.mean(variables['params']['log_sharpness']))
+  total, prefix = np.zeros((BATCH, BEAMS)), np.zeros((BATCH, BEAMS, WIDTH))
+  query = np.asarray(encoding().vectors_BD)[:, None]
+  for level in range(POSITIONS):
+    previous = codes_BWL[:, :, max(level - 1, 0)]
+    scores, state = decoder.apply(
+      variables,
+      state,
+      previous,
+      jnp.int32(level),
+      codebooks(),
+      method='step',
+    )
+    chosen = np.asarray(codes_BWL[:, :, level])
+    total += np.take_along_axis(np.asarray(scores), chosen[..., None], 2)[
+      ..., 0
+    ]
+    prefix += np.asarray(codebooks())[level][chosen]
+    distance = np.sum((query - prefix) ** 2, axis=-1)
+    expected = sharpness * (np.sum(query**2, axis=-1) - distance)
+    np.testing.assert_allclose(total, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_untrained_tied_head_is_the_nearest_codeword():
