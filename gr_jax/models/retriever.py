@@ -66,7 +66,7 @@ class RetrieverConfig:
   width: int = 384
   projection: bool = True
   pooling: str = 'mean'
-  indexer_gradient: float = 0.01
+  indexer_gradient: float = 0.0
   query_share: float = 0.5
   reads_queries: bool = False
   reconstructs: bool = False
