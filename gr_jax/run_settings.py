@@ -156,15 +156,20 @@ def control(
   Args:
     settings: of the run.
     name: 'random_ids' (codes drawn at random, their codewords learned from
-      generation, vectors from the bottleneck; same model and budget) or
-      'dense_only' (the encoder trained on InfoNCE alone).
+      generation, vectors from the bottleneck; same model and budget, decoded
+      by all that the decoder learned) or 'dense_only' (the encoder trained on
+      InfoNCE alone, to the last step).
     run_dir: of the run, whose caches the control shares.
 
   Returns:
     The settings of the control.
   """
+  # Nothing of a control stands still for a decoder to follow.
+  training = dataclasses.replace(settings.training, decoder_fraction=0.0)
   shared = dataclasses.replace(
-    settings, cache_dir=str(cache_dir(settings, run_dir).absolute())
+    settings,
+    cache_dir=str(cache_dir(settings, run_dir).absolute()),
+    training=training,
   )
   if name == 'random_ids':
     indexer = StaticConfig(
@@ -174,16 +179,29 @@ def control(
     )
     # Codewords without meaning learn from generation alone; the criteria that
     # tie vectors to their codewords would only harm the vectors.
+    decoder = dataclasses.replace(
+      settings.model.decoder, normalised=True, correction=1.0
+    )
     return dataclasses.replace(
       shared,
       model=dataclasses.replace(
-        settings.model, indexer=indexer, indexer_gradient=1.0
+        settings.model, indexer=indexer, decoder=decoder, indexer_gradient=1.0
       ),
+      training=_with_rates(training, decoder_rate=1.0),
       objective=dataclasses.replace(
         only(settings.objective, 'bottleneck'),
         generation=settings.objective.generation,
       ),
     )
   return dataclasses.replace(
-    shared, objective=only(settings.objective, 'bottleneck')
+    shared,
+    training=_with_rates(training, vector_rate=1.0),
+    objective=only(settings.objective, 'bottleneck'),
+  )
+
+
+def _with_rates(training: TrainingSettings, **rates: float):
+  """The same training with other factors of its optimizer."""
+  return dataclasses.replace(
+    training, optimizer=dataclasses.replace(training.optimizer, **rates)
   )
