@@ -7,7 +7,9 @@ import numpy as np
 
 # Collapse shows as a share of what uniform random identifiers would have.
 _LEAST_UNIQUENESS = 0.8
-_LEAST_ENTROPY = 0.9
+# Late positions of long identifiers are healthy at .6: few documents are left
+# to tell apart there.
+_LEAST_ENTROPY = 0.5
 # Documents that share one identifier, in units of what is likely by chance.
 _LARGEST = 8
 _DEAD = 0.05
