@@ -62,7 +62,7 @@ class CodeDecoderConfig:
   )
   tied: bool = True
   normalised: bool = False
-  correction: float = 0.2
+  correction: float = 0.1
   sharpness: float = 20.0
   attends_tokens: bool = False
 
