@@ -115,19 +115,14 @@ def _prepared(settings, run_dir, hashes):
   prepared = PreparedData(
     run_settings.cache_dir(settings, run_dir) / 'prepared'
   )
-  vocabulary = prepared.vocabulary()
-  found = {
-    'vocabulary': vocabulary.sha256,
-    'examples': prepared.manifest['inputs_sha256'],
-  }
-  for name, sha256 in found.items():
+  for name, sha256 in prepared.hashes().items():
     if sha256 != hashes[name]:
       raise UserError(
         f'{run_dir} was trained with {name} {hashes[name][:12]}, '
         f'{prepared.directory} has {sha256[:12]}: give its gr_jax.train '
         'command again with the former data, or train in another RUN_DIR'
       )
-  return prepared, vocabulary
+  return prepared, prepared.vocabulary()
 
 
 def _shown(collection, prepared) -> tuple[list[str], list[str]]:

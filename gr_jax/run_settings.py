@@ -73,9 +73,10 @@ class RunSettings:
 
   def __post_init__(self):
     self._check_criteria()
-    if self.training.dense_steps and not self.objective.bottleneck:
+    dense_steps = self.training.first_steps['codes']
+    if dense_steps and not self.objective.bottleneck:
       raise UserError(
-        f'the first {self.training.dense_steps} steps train the bottleneck '
+        f'the first {dense_steps} steps train the bottleneck '
         'alone, and ObjectiveSettings.bottleneck is 0: set '
         'TrainingSettings.dense_fraction = 0, or a weight'
       )

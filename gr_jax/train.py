@@ -84,11 +84,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
   state, axes, weights_sha256 = initial.first_state(
     settings, model, len(prepared.document_ids), optimizers['dense']
   )
-  hashes = {
-    'vocabulary': prepared.vocabulary().sha256,
-    'encoder_weights': weights_sha256,
-    'examples': prepared.manifest['inputs_sha256'],
-  }
+  hashes = prepared.hashes() | {'encoder_weights': weights_sha256}
   texts = run_folder.Texts(
     settings, run_dir, model, state.all_params(), prepared, hashes
   )

@@ -47,21 +47,6 @@ class Vectors(Protocol):
   queries: Mapping[str, np.ndarray]  # source: [examples, E]
 
 
-class _Positions(grain.MapDataset):
-  """The examples of one source as (source number, position) pairs."""
-
-  def __init__(self, source_number: int, size: int):
-    super().__init__()
-    self._source_number = source_number
-    self._size = size
-
-  def __len__(self) -> int:
-    return self._size
-
-  def __getitem__(self, index: int) -> tuple[int, int]:
-    return self._source_number, index % self._size
-
-
 class _Gather:
   """Turns the positions of a batch into its arrays."""
 
@@ -80,30 +65,34 @@ class _Gather:
       name = self._names[number]
       rows = np.flatnonzero(source_B == number)
       examples = example_B[rows]
-      source = self._prepared.sources[name]
-      document_B[rows] = source.document_indices[examples]
-      found = (
-        source.query_tokens(examples)
-        if self._vectors is None
-        else self._vectors.queries[name][examples]
-      )
-      for row, query in zip(rows, found, strict=True):
+      documents = self._prepared.sources[name].document_indices
+      document_B[rows] = documents[examples]
+      for row, query in zip(rows, self._queries(name, examples), strict=True):
         queries[row] = query
-    batch = {
-      'document_index': document_B,
-      'source': source_B,
-      'example': example_B,
+    texts = self._tokens if self._vectors is None else self._stand_ins
+    batch = texts(queries, document_B)
+    batch |= {'document_index': document_B, 'source': source_B}
+    return batch | {'example': example_B}
+
+  def _queries(self, name: str, examples: np.ndarray) -> Sequence[np.ndarray]:
+    if self._vectors is None:
+      return self._prepared.sources[name].query_tokens(examples)
+    return self._vectors.queries[name][examples]
+
+  def _tokens(self, queries, document_B) -> dict[str, np.ndarray]:
+    prepared = self._prepared
+    documents = prepared.document_tokens(document_B)
+    return {
+      'query_tokens': pad(queries, prepared.query_length),
+      'document_tokens': pad(documents, prepared.document_length),
     }
-    if self._vectors is not None:
-      batch['query_vectors'] = np.stack(queries)
-      batch['document_vectors'] = np.asarray(
-        self._vectors.documents[document_B]
-      )
-      return batch
-    documents = self._prepared.document_tokens(document_B)
-    batch['query_tokens'] = pad(queries, self._prepared.query_length)
-    batch['document_tokens'] = pad(documents, self._prepared.document_length)
-    return batch
+
+  def _stand_ins(self, queries, document_B) -> dict[str, np.ndarray]:
+    documents_BE = np.asarray(self._vectors.documents[document_B])
+    return {
+      'query_vectors': np.stack(queries),
+      'document_vectors': documents_BE,
+    }
 
 
 def batches(
@@ -140,11 +129,10 @@ def batches(
   sources = []
   for name in rates:
     number = names.index(name)
-    positions = _Positions(number, len(prepared.sources[name]))
+    positions = _positions(number, len(prepared.sources[name]))
     # A source's order must not depend on which others are mixed in.
-    sources.append(
-      positions.seed(_source_seed(settings.seed, name)).shuffle().repeat(None)
-    )
+    positions = positions.seed(_source_seed(settings.seed, name))
+    sources.append(positions.shuffle().repeat(None))
   mixed = grain.MapDataset.mix(sources, weights=list(rates.values()))
   gather = _Gather(prepared, vectors)
   dataset = (
@@ -163,6 +151,11 @@ def batches(
     num_threads=1, prefetch_buffer_size=settings.prefetch
   )
   return iter(dataset.to_iter_dataset(options))
+
+
+def _positions(number: int, size: int) -> grain.MapDataset:
+  """The examples of one source as pairs of its number and their position."""
+  return grain.MapDataset.range(size).map(lambda position: (number, position))
 
 
 def pad(tokens: Sequence[np.ndarray], length: int) -> np.ndarray:

@@ -124,6 +124,13 @@ class PreparedData:
     """Tokens of a document at most."""
     return self.manifest['settings']['document_length']
 
+  def hashes(self) -> dict[str, str]:
+    """What a model that is trained on the examples depends on."""
+    return {
+      'vocabulary': self.vocabulary().sha256,
+      'examples': self.manifest['inputs_sha256'],
+    }
+
   def vocabulary(self):
     """The vocabulary that made the tokens."""
     return load_vocabulary(self.directory / VOCABULARY)

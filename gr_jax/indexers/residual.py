@@ -7,13 +7,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.indexers import interface
+from gr_jax.indexers.conditioning import prefix_maps
 from gr_jax.indexers.interface import squared_distances
 from gr_jax.indexers.sampling import (
   SamplingConfig,
   chosen_codewords,
   sample_codes,
 )
-from gr_jax.parameters import parameter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,15 +65,9 @@ class ResidualIndexer(nn.Module):
     sizes = self.config.code_sizes
     self.codebooks_LKD = interface.learned_codebooks(sizes, self.width)
     self.absent_LK = interface.absent_codes(sizes)
+    self.condition_LDD = None
     if self.config.conditioned:
-      self.condition_LDD = parameter(
-        'condition',
-        nn.initializers.zeros_init(),
-        (len(sizes), self.width, self.width),
-        ('code_positions', 'width', 'embed'),
-      )
-    else:
-      self.condition_LDD = jnp.zeros((len(sizes), 0, 0))
+      self.condition_LDD = prefix_maps(len(sizes), self.width)
 
   def __call__(
     self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
@@ -96,7 +90,9 @@ class ResidualIndexer(nn.Module):
 
     def step(residual_BD, inputs):
       codebook_KD, absent_K, condition_DD, usage_K, key = inputs
-      wanted_BD = self._wanted(vectors_BD, residual_BD, condition_DD)
+      wanted_BD = residual_BD
+      if condition_DD is not None:
+        wanted_BD += (vectors_BD - residual_BD) @ condition_DD
       probs_BK, sample_BK = sample_codes(
         absent_K[None] - squared_distances(wanted_BD, codebook_KD),
         self.config.sampling,
@@ -119,12 +115,6 @@ class ResidualIndexer(nn.Module):
     )
     return interface.assignment(by_position)
 
-  def _wanted(self, vectors_BD, residual_BD, condition_DD):
-    """What a position looks for, given the codewords so far."""
-    if not self.config.conditioned:
-      return residual_BD
-    return residual_BD + (vectors_BD - residual_BD) @ condition_DD
-
   def assign(self, vectors_BD, known_BL):
     """[B, L] codes without noise; the same vectors give the same codes."""
     del known_BL
@@ -132,7 +122,9 @@ class ResidualIndexer(nn.Module):
 
     def step(residual_BD, inputs):
       codebook_KD, absent_K, condition_DD = inputs
-      wanted_BD = self._wanted(vectors_BD, residual_BD, condition_DD)
+      wanted_BD = residual_BD
+      if condition_DD is not None:
+        wanted_BD += (vectors_BD - residual_BD) @ condition_DD
       scores_BK = absent_K[None] - squared_distances(wanted_BD, codebook_KD)
       codes_B = jnp.argmax(scores_BK, axis=-1)
       return residual_BD - codebook_KD[codes_B], codes_B

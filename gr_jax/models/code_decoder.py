@@ -27,6 +27,7 @@ from gr_jax.models.t5_decoder import (
   T5DecoderStack,
   empty_cache,
 )
+from gr_jax.models.untied_head import UntiedHead
 from gr_jax.parameters import parameter
 
 
@@ -99,7 +100,6 @@ class CodeDecoder(nn.Module):
 
   def setup(self):
     stack = self.config.stack
-    positions = len(self.sizes)
     self.absent_LK = absent_codes(self.sizes)
     # Query, residual and last codeword each have a map into the stack.
     self.input_3DM = parameter(
@@ -111,29 +111,14 @@ class CodeDecoder(nn.Module):
     self.position_embedding_LM = parameter(
       'position_embedding',
       nn.initializers.normal(stddev=0.02),
-      (positions, stack.emb_dim),
+      (len(self.sizes), stack.emb_dim),
       ('code_positions', 'embed'),
     )
     self.stack = T5DecoderStack(stack)
-    if self.config.tied:
-      self.output = layers.Dense(
-        features=self.width,
-        axes=('embed', 'width'),
-        kernel_init=nn.initializers.zeros_init(),
-      )
-      self.log_sharpness_L = parameter(
-        'log_sharpness',
-        nn.initializers.constant(math.log(self.config.sharpness)),
-        (positions,),
-        ('code_positions',),
-      )
-    else:
-      self.head_LMK = parameter(
-        'head',
-        nn.initializers.lecun_normal(batch_axis=(0,)),
-        (positions, stack.emb_dim, max(self.sizes)),
-        ('code_positions', 'embed', 'codes'),
-      )
+    kind = TiedHead if self.config.tied else UntiedHead
+    self.code_head = kind(self.config, self.width, self.sizes)
+    # The parameters of the head are the decoder's own.
+    nn.share_scope(self, self.code_head)
 
   def __call__(self, encoding, codewords_BLD, codebooks_LKD, *, deterministic):
     """Scores of all codes at all positions, each given the codes before.
@@ -165,20 +150,8 @@ class CodeDecoder(nn.Module):
       encoding.mask_BS,
       deterministic=deterministic,
     )
-    if not self.config.tied:
-      scores_BLK = jnp.einsum('BLM,LMK->BLK', hidden_BLM, self.head_LMK)
-      return scores_BLK + self.absent_LK[None]
-    targets_BLD = residuals_BLD + self.output(hidden_BLM)
-    sharpness_L = self._sharpness()
-    scores_BLK = tied_scores(targets_BLD, codebooks_LKD, sharpness_L)
+    scores_BLK = self.code_head(hidden_BLM, residuals_BLD, codebooks_LKD)
     return scores_BLK + self.absent_LK[None]
-
-  def _sharpness(self):
-    """[L] gamma_t; one for all positions where raw scores are summed."""
-    log_L = self.log_sharpness_L
-    if not self.config.normalised:
-      log_L = jnp.full_like(log_L, jnp.mean(log_L))
-    return jnp.exp(log_L)
 
   def start(self, encoding, width):
     """The state of `width` beams a query before the first code.
@@ -237,19 +210,14 @@ class CodeDecoder(nn.Module):
       jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), state.cache),
       level,
     )
-    if self.config.tied:
-      output_BWD = self.config.correction * self.output(hidden_RM).reshape(
-        batch, width, -1
-      )
-      scores_RLK = tied_scores(
-        (residuals_BWD + output_BWD).reshape(rows, 1, -1),
-        codebooks_LKD[level][None],
-        self._sharpness()[level][None],
-      )
-      scores_BWK = scores_RLK.reshape(batch, width, -1)
-    else:
-      scores_RK = hidden_RM.astype(jnp.float32) @ self.head_LMK[level]
-      scores_BWK = scores_RK.reshape(batch, width, -1)
+    scores_R1K = self.code_head(
+      hidden_RM[:, None],
+      residuals_BWD.reshape(rows, 1, -1),
+      codebooks_LKD[level][None],
+      jnp.reshape(level, 1),
+      self.config.correction,
+    )
+    scores_BWK = scores_R1K.reshape(batch, width, -1)
     scores_BWK = scores_BWK + jnp.asarray(self.absent_LK)[level][None, None]
     if self.config.normalised:
       scores_BWK = jax.nn.log_softmax(scores_BWK, axis=-1)
@@ -257,6 +225,53 @@ class CodeDecoder(nn.Module):
     return scores_BWK, state.replace(
       residuals_BWD=residuals_BWD, inputs_BWM=kept_BWM, cache=cache
     )
+
+
+class TiedHead(nn.Module):
+  """Scores codes by the distance of their codewords to what is looked for.
+
+  Attributes:
+    config: CodeDecoderConfig.
+    width: D.
+    sizes: codes of each position.
+  """
+
+  config: CodeDecoderConfig
+  width: int
+  sizes: tuple[int, ...]
+
+  def setup(self):
+    self.output = layers.Dense(
+      self.width, ('embed', 'width'), kernel_init=nn.initializers.zeros_init()
+    )
+    self.log_sharpness_L = parameter(
+      'log_sharpness',
+      nn.initializers.constant(math.log(self.config.sharpness)),
+      (len(self.sizes),),
+      ('code_positions',),
+    )
+
+  def __call__(
+    self, hidden_BLM, residuals_BLD, codebooks_LKD, levels=slice(None), share=1
+  ):
+    """Scores of the codes of some positions.
+
+    Args:
+      hidden_BLM: what the stack says at these positions.
+      residuals_BLD: r_t.
+      codebooks_LKD: the codebooks of these positions.
+      levels: which positions they are, all by default.
+      share: of what the stack adds to r_t that is used.
+
+    Returns:
+      [B, L, K] float32 scores.
+    """
+    log_L = self.log_sharpness_L
+    if not self.config.normalised:
+      # One gamma for all positions where raw scores are summed.
+      log_L = jnp.full_like(log_L, jnp.mean(log_L))
+    targets_BLD = residuals_BLD + share * self.output(hidden_BLM)
+    return tied_scores(targets_BLD, codebooks_LKD, jnp.exp(log_L)[levels])
 
 
 def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):

@@ -8,7 +8,7 @@ from flax import struct
 from gr_jax.models import layers
 from gr_jax.models.bert import BertConfig, BertEncoder
 from gr_jax.models.t5 import T5Config, T5Encoder
-from gr_jax.types import UserError, near_miss
+from gr_jax.types import check_option
 
 POOLINGS = ('mean', 'first')
 
@@ -58,11 +58,7 @@ class Encoder(nn.Module):
   pooling: str = 'mean'
 
   def setup(self):
-    if self.pooling not in POOLINGS:
-      raise UserError(
-        f'Unknown pooling {self.pooling!r}{near_miss(self.pooling, POOLINGS)}:'
-        f' there are {" and ".join(POOLINGS)}.'
-      )
+    check_option('RetrieverConfig.pooling', self.pooling, POOLINGS)
     kind = BertEncoder if isinstance(self.config, BertConfig) else T5Encoder
     self.transformer = kind(self.config)
     # The tree of imported weights fits without a name put before it.

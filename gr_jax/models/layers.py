@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.parameters import parameter
-from gr_jax.types import UserError, near_miss
+from gr_jax.types import check_option
 
 # Added to the score of a hidden key. Finite, so that a row whose keys are
 # all hidden gives a uniform distribution and no NaN.
@@ -32,11 +32,7 @@ ACTIVATIONS = {
 
 def activation(name: str) -> Callable[[jax.Array], jax.Array]:
   """The activation function of that name, or a UserError."""
-  if name not in ACTIVATIONS:
-    raise UserError(
-      f'Unknown activation {name!r}{near_miss(name, ACTIVATIONS)}: '
-      f'there are {", ".join(ACTIVATIONS)}.'
-    )
+  check_option('an activation', name, ACTIVATIONS)
   return ACTIVATIONS[name]
 
 

@@ -73,6 +73,13 @@ class RetrieverConfig:
   upkeep: UpkeepConfig = UpkeepConfig()
   queue: int = 2048
 
+  def __post_init__(self):
+    if not self.projection and self.width != self.encoder.emb_dim:
+      raise UserError(
+        f'without a projection RetrieverConfig.width is that of the encoder, '
+        f'{self.encoder.emb_dim}, not {self.width}'
+      )
+
   @property
   def positions(self):
     """L, codes of an identifier."""
@@ -116,14 +123,14 @@ class RetrieverOutput:
     assignment: codes of the documents.
     targets_BLK: the sample of the codes, its gradient scaled.
     scores_BLK: the decoder's scores of all codes.
-    negative_vectors_XD: unit vectors of mined hard negatives, none without.
-    negative_documents_X: which documents they are.
-    queue_codes_QL: identifiers of recent documents.
-    queue_quantised_QD: what they stand for by now.
-    queue_documents_Q: which documents they are, -1 for none.
+    queue_codes: [Q, L] identifiers of recent documents, and [Q] which
+      documents they are, -1 for none.
+    queue_vectors: [Q, D] what those stand for by now, and [Q] the documents.
+    negatives: [X, D] unit vectors of mined hard negatives, and [X] which
+      documents they are; nothing without.
     query_probs_BLK: code probabilities of the queries, if they are read.
-    pooled_BE: the encoder's output for the documents.
-    reconstructed_BE: what the vectors tell of it, if it is reconstructed.
+    reconstruction: the encoder's output for the documents and what the vectors
+      tell of it, both [B, E], if it is reconstructed.
     uncertainty: s, the learned scale of the noise, if it is learned.
   """
 
@@ -133,14 +140,11 @@ class RetrieverOutput:
   assignment: CodeAssignment
   targets_BLK: jax.Array
   scores_BLK: jax.Array
-  negative_vectors_XD: jax.Array
-  negative_documents_X: jax.Array
-  queue_codes_QL: jax.Array
-  queue_quantised_QD: jax.Array
-  queue_documents_Q: jax.Array
-  pooled_BE: jax.Array
+  queue_codes: tuple[jax.Array, jax.Array]
+  queue_vectors: tuple[jax.Array, jax.Array]
+  negatives: tuple[jax.Array, ...] = ()
   query_probs_BLK: jax.Array | None = None
-  reconstructed_BE: jax.Array | None = None
+  reconstruction: tuple[jax.Array, jax.Array] | None = None
   uncertainty: jax.Array | None = None
 
 
@@ -158,11 +162,6 @@ class Retriever(nn.Module):
     self.encoder = Encoder(config.encoder, pooling=config.pooling)
     if config.projection:
       self.projection = Projection(config.width)
-    elif config.width != config.encoder.emb_dim:
-      raise UserError(
-        f'without a projection RetrieverConfig.width is that of the encoder, '
-        f'{config.encoder.emb_dim}, not {config.width}'
-      )
     kind = _INDEXERS[type(config.indexer)]
     self.indexer = kind(config.indexer, config.width)
     if isinstance(config.indexer, StaticConfig):
@@ -174,7 +173,7 @@ class Retriever(nn.Module):
       self.upkeep = CodebookUpkeep(config.upkeep, max(config.code_sizes))
     if config.reconstructs:
       self.reconstruction = layers.Dense(
-        features=config.encoder.emb_dim, axes=('width', 'embed')
+        config.encoder.emb_dim, ('width', 'embed')
       )
     if config.learns_noise:
       self.learned_noise = LearnedNoise(config.indexer.sampling.uncertain)
@@ -215,21 +214,18 @@ class Retriever(nn.Module):
       assignment=assignment,
       targets_BLK=scale_gradient(assignment.sample_BLK, share),
       scores_BLK=scores_BLK,
-      negative_vectors_XD=jnp.zeros((0, self.config.width)),
-      negative_documents_X=jnp.zeros(0, jnp.int32),
-      queue_codes_QL=queue_codes_QL,
-      queue_quantised_QD=stand_for(codebooks_LKD, queue_codes_QL),
-      queue_documents_Q=queue_documents_Q,
-      pooled_BE=pooled_BE,
+      queue_codes=(queue_codes_QL, queue_documents_Q),
+      queue_vectors=(
+        stand_for(codebooks_LKD, queue_codes_QL),
+        queue_documents_Q,
+      ),
     )
-    return self._with_optional(outputs, batch, queries, temperature)
+    return self._with_optional(outputs, batch, queries, pooled_BE, temperature)
 
   def _identify(self, coded_BD, numbers_B, temperature, noise):
     """The CodeAssignment of a batch, which is kept in mind."""
     if self.config.learns_noise:
-      # s learns from the criterion of generation alone.
-      scale = jax.lax.stop_gradient(jnp.abs(self.learned_noise()))
-      noise = scale * temperature
+      noise = self.learned_noise.scaled(temperature)
     assignment = self.indexer(
       coded_BD,
       self._known(numbers_B),
@@ -252,15 +248,12 @@ class Retriever(nn.Module):
     documents = self.backbone(batch['document_tokens'], deterministic)
     return queries, documents.pooled_BE
 
-  def _with_optional(self, outputs, batch, queries, temperature):
+  def _with_optional(self, outputs, batch, queries, pooled_BE, temperature):
     """The outputs with what only some criteria read."""
     config = self.config
     if 'negative_index' in batch:
-      negatives_XD = self._negatives(batch)
-      outputs = outputs.replace(
-        negative_vectors_XD=negatives_XD,
-        negative_documents_X=batch['negative_index'].reshape(-1),
-      )
+      documents_X = batch['negative_index'].reshape(-1)
+      outputs = outputs.replace(negatives=(self._negatives(batch), documents_X))
     if config.reads_queries:
       codes = self.indexer(
         queries.vectors_BD,
@@ -273,7 +266,7 @@ class Retriever(nn.Module):
       outputs = outputs.replace(query_probs_BLK=codes.probs_BLK)
     if config.reconstructs:
       rebuilt_BE = self.reconstruction(outputs.document_vectors_BD)
-      outputs = outputs.replace(reconstructed_BE=rebuilt_BE)
+      outputs = outputs.replace(reconstruction=(pooled_BE, rebuilt_BE))
     if config.learns_noise:
       outputs = outputs.replace(uncertainty=self.learned_noise())
     return outputs
@@ -318,12 +311,10 @@ class Retriever(nn.Module):
   def encode(self, tokens_BS, deterministic=True):
     """QueryEncoding of texts."""
     output = self.backbone(tokens_BS, deterministic)
-    if not self.config.decoder.attends_tokens:
-      return self.encode_pooled(output.pooled_BE)
     encoding = self.encode_pooled(output.pooled_BE)
-    return encoding.replace(
-      states_BSE=output.states_BSE, mask_BS=output.mask_BS
-    )
+    if not self.config.decoder.attends_tokens:
+      return encoding
+    return QueryEncoding(encoding.vectors_BD, output.states_BSE, output.mask_BS)
 
   def encode_pooled(self, pooled_BE):
     """QueryEncoding of pooled vectors, for decoders that need no tokens."""

@@ -5,6 +5,7 @@ Scores are not scaled by the head width: the initial query weights are.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -136,32 +137,20 @@ class T5Projections(nn.Module):
     )
     joined = config.num_heads * config.head_dim
     into, out_of = ('embed', 'joined_kv'), ('joined_kv', 'embed')
-    self.query = self._dense(joined, into, query_init)
-    self.key = self._dense(joined, into, init)
-    self.value = self._dense(joined, into, init)
-    self.out = self._dense(config.emb_dim, out_of, init)
+    dense = functools.partial(layers.Dense, dtype=config.dtype)
+    self.query = dense(joined, into, kernel_init=query_init)
+    self.key = dense(joined, into, kernel_init=init)
+    self.value = dense(joined, into, kernel_init=init)
+    self.out = dense(config.emb_dim, out_of, kernel_init=init)
     self.dropout = dropout(config)
-
-  def _dense(self, features, axes, kernel_init) -> layers.Dense:
-    return layers.Dense(
-      features=features,
-      axes=axes,
-      dtype=self.config.dtype,
-      kernel_init=kernel_init,
-    )
 
   def heads(self, joined: jax.Array) -> jax.Array:
     return layers.split_heads(joined, self.config.num_heads)
 
   def attend(self, query_BHQD, key_BHSD, value_BHSD, bias, deterministic):
     """[B, Q, heads x head_dim] attended values, before the output map."""
-    attended = layers.attend(
-      query_BHQD,
-      key_BHSD,
-      value_BHSD,
-      bias,
-      lambda weights: self.dropout(weights, deterministic=deterministic),
-    )
+    drop = functools.partial(self.dropout, deterministic=deterministic)
+    attended = layers.attend(query_BHQD, key_BHSD, value_BHSD, bias, drop)
     return layers.join_heads(attended)
 
 
@@ -169,14 +158,9 @@ class T5SelfAttention(T5Projections):
   """Self-attention over a whole sequence."""
 
   def __call__(self, inputs_BSM, bias_BHSS, deterministic: bool):
-    attended = self.attend(
-      self.heads(self.query(inputs_BSM)),
-      self.heads(self.key(inputs_BSM)),
-      self.heads(self.value(inputs_BSM)),
-      bias_BHSS,
-      deterministic,
-    )
-    return self.out(attended)
+    maps = self.query, self.key, self.value
+    read = [self.heads(dense(inputs_BSM)) for dense in maps]
+    return self.out(self.attend(*read, bias_BHSS, deterministic))
 
 
 class T5Mlp(nn.Module):
@@ -192,27 +176,19 @@ class T5Mlp(nn.Module):
   def __call__(self, inputs_BSM, deterministic: bool):
     config = self.config
     init = nn.initializers.variance_scaling(1.0, 'fan_in', 'truncated_normal')
+    dense = functools.partial(
+      layers.Dense, dtype=config.dtype, kernel_init=init
+    )
     gated = len(config.mlp_activations) > 1
     hidden = None
-    for i, name in enumerate(config.mlp_activations):
-      part = layers.Dense(
-        features=config.mlp_dim,
-        axes=('embed', 'mlp'),
-        dtype=config.dtype,
-        kernel_init=init,
-        name=f'wi_{i}' if gated else 'wi',
-      )(inputs_BSM)
-      part = layers.activation(name)(part)
+    for i, activation in enumerate(config.mlp_activations):
+      name = f'wi_{i}' if gated else 'wi'
+      part = dense(config.mlp_dim, ('embed', 'mlp'), name=name)(inputs_BSM)
+      part = layers.activation(activation)(part)
       hidden = part if hidden is None else hidden * part
     hidden = dropout(config)(hidden, deterministic=deterministic)
     hidden = layers.constrain(hidden, 'batch', 'length', 'mlp')
-    return layers.Dense(
-      features=config.emb_dim,
-      axes=('mlp', 'embed'),
-      dtype=config.dtype,
-      kernel_init=init,
-      name='wo',
-    )(hidden)
+    return dense(config.emb_dim, ('mlp', 'embed'), name='wo')(hidden)
 
 
 def norm(config: T5Config) -> layers.RootMeanSquareNorm:

@@ -1,9 +1,8 @@
 """T5's decoder stack, over vectors: of codes here, of tokens in t5_text.
 
-Three ways through the stack give the same states: all positions at once
-(training), one position at a time over an explicit cache (`step`, what beam
-search uses), and one at a time over flax's 'cache' collection with T5X's
-names (what T5X's own decoding uses).
+Two ways through the stack give the same states: all positions at once
+(training), and one position at a time over an explicit cache (`step`, what beam
+search uses). T5X's own decoding has a third one, in t5_collection.
 
 Rows of decoder inputs may be a multiple of the rows of encoder states: row
 b * W + w attends to the states of row b. So W beams share one set of keys
@@ -83,27 +82,6 @@ class T5CausalSelfAttention(T5SelfAttention):
     )
     return self.out(attended), keys_RHDL, values_RHDL
 
-  def prepare_collection(self, rows: int, length: int):
-    """Makes the variables of the 'cache' collection."""
-    config = self.config
-    shape = (rows, config.num_heads, config.head_dim, length)
-    self.put_variable('cache', 'cached_key', jnp.zeros(shape, config.dtype))
-    self.put_variable('cache', 'cached_value', jnp.zeros(shape, config.dtype))
-    self.put_variable('cache', 'cache_index', jnp.zeros((), jnp.int32))
-
-  def read_collection(self):
-    """Keys, values and next position of the 'cache' collection."""
-    return tuple(
-      self.get_variable('cache', name)
-      for name in ('cached_key', 'cached_value', 'cache_index')
-    )
-
-  def write_collection(self, keys_RHDL, values_RHDL, position):
-    """Replaces the 'cache' collection."""
-    self.put_variable('cache', 'cached_key', keys_RHDL)
-    self.put_variable('cache', 'cached_value', values_RHDL)
-    self.put_variable('cache', 'cache_index', position)
-
 
 def _write(cached_RHDL, new_RH1D, position) -> jax.Array:
   """The cache with one position replaced."""
@@ -118,10 +96,7 @@ class T5CrossAttention(T5Projections):
 
   def memory(self, states_BSE) -> tuple[jax.Array, jax.Array]:
     """Keys and values, [B, H, S, head_dim]."""
-    return (
-      self.heads(self.key(states_BSE)),
-      self.heads(self.value(states_BSE)),
-    )
+    return self.heads(self.key(states_BSE)), self.heads(self.value(states_BSE))
 
   def __call__(self, inputs_RLM, key_BHSD, value_BHSD, bias, deterministic):
     """[R, L, M] attended inputs; row b * W + w reads row b of the memory."""
@@ -210,27 +185,19 @@ class T5DecoderStack(nn.Module):
     mask_BS: jax.Array,
     *,
     deterministic: bool = True,
-    decode: bool = False,
   ) -> jax.Array:
-    """Decodes all positions, or the next one of the 'cache' collection.
+    """Decodes all positions.
 
     Args:
       inputs_RLM: R = B x W rows of vectors, beams of a text side by side.
       states_BSE: what the encoder says of the texts.
       mask_BS: which states are text.
       deterministic: False applies dropout, with the rng named 'dropout'.
-      decode: with a mutable collection 'cache', the first call (L = all
-        positions) makes the cache, later calls (L = 1) advance it.
 
     Returns:
       [R, L, M] states after the last norm.
     """
     memory = self.memory(states_BSE, mask_BS)
-    if decode and self._has_collection():
-      return self._step_collection(inputs_RLM, memory)
-    if decode:
-      for layer in self.layers:
-        layer.self_attention.prepare_collection(*inputs_RLM.shape[:2])
     positions_L = jnp.arange(inputs_RLM.shape[1])
     bias_1HLL = self._causal_bias(positions_L, positions_L)
     outputs = self.dropout(
@@ -295,25 +262,6 @@ class T5DecoderStack(nn.Module):
     later_QS = keys_S[None, :] > queries_Q[:, None]
     hidden_QS = jnp.where(later_QS, layers.HIDDEN, 0.0)
     return self.relpos_bias(queries_Q, keys_S) + hidden_QS[None, None]
-
-  def _has_collection(self) -> bool:
-    return self.layers[0].self_attention.has_variable('cache', 'cache_index')
-
-  def _step_collection(self, inputs_R1M, memory: DecoderMemory) -> jax.Array:
-    """One position over the 'cache' collection."""
-    attentions = [layer.self_attention for layer in self.layers]
-    keys, values, indices = zip(
-      *(a.read_collection() for a in attentions), strict=True
-    )
-    position = indices[0]
-    outputs, cache = self.step(
-      inputs_R1M[:, 0], memory, DecoderCache(keys, values), position
-    )
-    for attention, key, value in zip(
-      attentions, cache.keys, cache.values, strict=True
-    ):
-      attention.write_collection(key, value, position + 1)
-    return outputs[:, None]
 
 
 def _memory_of(memory: DecoderMemory, layer: int) -> tuple[jax.Array, ...]:

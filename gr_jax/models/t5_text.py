@@ -6,10 +6,10 @@ from flax import linen as nn
 
 from gr_jax.models import layers
 from gr_jax.models.t5 import T5Config, T5EncoderStack, token_table
-from gr_jax.models.t5_decoder import T5DecoderStack
+from gr_jax.models.t5_collection import T5CollectionStack
 
 
-class T5TextDecoder(T5DecoderStack):
+class T5TextDecoder(T5CollectionStack):
   """The decoder stack with the output head of version 1.1."""
 
   def setup(self):

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from gr_jax.objectives.contrastive import same_document
+from gr_jax.objectives.contrastive import dot_products, same_document
 
 
 def consistency_loss(
@@ -31,12 +31,7 @@ def consistency_loss(
   """
 
   def log_distribution(vectors_BD):
-    scores_BC = jnp.einsum(
-      'BD,CD->BC',
-      query_vectors_BD.astype(jnp.float32),
-      vectors_BD.astype(jnp.float32),
-    )
-    scores_BC = scores_BC / temperature
+    scores_BC = dot_products(query_vectors_BD, vectors_BD) / temperature
     return jax.nn.log_softmax(
       jnp.where(same_document(documents_B), -1e9, scores_BC)
     )

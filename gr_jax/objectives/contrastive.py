@@ -36,11 +36,7 @@ def info_nce_loss(
   if more_vectors_XD is not None:
     vectors_CD = jnp.concatenate([vectors_CD, more_vectors_XD])
     documents_C = jnp.concatenate([documents_C, more_documents_X])
-  scores_BC = jnp.einsum(
-    'BD,CD->BC',
-    query_vectors_BD.astype(jnp.float32),
-    vectors_CD.astype(jnp.float32),
-  )
+  scores_BC = dot_products(query_vectors_BD, vectors_CD)
   own_BC = jnp.eye(*scores_BC.shape, dtype=bool)
   left_out_BC = documents_B[:, None] == documents_C[None, :]
   left_out_BC = (left_out_BC | (documents_C < 0)[None, :]) & ~own_BC
@@ -53,6 +49,13 @@ def info_nce_loss(
     name: (jnp.sum(loss_B), loss_B.size),
     f'{name}_accuracy': (jnp.sum(hits_B), loss_B.size),
   }
+
+
+def dot_products(queries_BD, vectors_CD):
+  """[B, C] products of every query with every vector, in float32."""
+  return jnp.einsum(
+    'BD,CD->BC', queries_BD.astype(jnp.float32), vectors_CD.astype(jnp.float32)
+  )
 
 
 def same_document(documents_B):

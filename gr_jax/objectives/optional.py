@@ -29,16 +29,10 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
     'code_contrast': lambda: code_contrast_loss(
       outputs.query_probs_BLK, codes.probs_BLK, documents_B
     ),
-    'reconstruction': lambda: reconstruction_loss(
-      outputs.pooled_BE, outputs.reconstructed_BE
-    ),
+    'reconstruction': lambda: reconstruction_loss(*outputs.reconstruction),
     'position_entropy': lambda: position_entropy_loss(codes.probs_BLK, sizes),
     'prefix_density': lambda: prefix_density_loss(
-      codes.probs_BLK,
-      documents_B,
-      sizes,
-      outputs.queue_codes_QL,
-      outputs.queue_documents_Q,
+      codes.probs_BLK, documents_B, sizes, *outputs.queue_codes
     ),
     'sharpness': lambda: sharpness_loss(codes.probs_BLK),
   }

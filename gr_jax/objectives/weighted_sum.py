@@ -97,46 +97,29 @@ def objective(outputs, documents_B, sizes, settings, progress):
 def _criteria(outputs, documents_B, sizes, temperature):
   """{'name': () -> (value, metrics)} of the criteria that are on by default."""
   codes = outputs.assignment
+  queries_BD = outputs.query_vectors_BD
+  documents_BD = outputs.document_vectors_BD
+  rows = documents_B, temperature
   return {
     'generation': lambda: generation_loss(
       outputs.scores_BLK, outputs.targets_BLK, codes.codes_BL
     ),
     'bottleneck': lambda: info_nce_loss(
-      outputs.query_vectors_BD,
-      outputs.document_vectors_BD,
-      documents_B,
-      temperature,
-      'bottleneck',
-      outputs.negative_vectors_XD,
-      outputs.negative_documents_X,
+      queries_BD, documents_BD, *rows, 'bottleneck', *outputs.negatives
     ),
     'quantised': lambda: info_nce_loss(
-      outputs.query_vectors_BD,
-      codes.quantised_BD,
-      documents_B,
-      temperature,
-      'quantised',
-      outputs.queue_quantised_QD,
-      outputs.queue_documents_Q,
+      queries_BD, codes.quantised_BD, *rows, 'quantised', *outputs.queue_vectors
     ),
     'prefix_contrast': lambda: prefix_contrast_loss(
-      outputs.query_vectors_BD, codes.codewords_BLD, documents_B, temperature
+      queries_BD, codes.codewords_BLD, *rows
     ),
     'consistency': lambda: consistency_loss(
-      outputs.query_vectors_BD,
-      outputs.document_vectors_BD,
-      codes.quantised_BD,
-      documents_B,
-      temperature,
+      queries_BD, documents_BD, codes.quantised_BD, *rows
     ),
     'commitment': lambda: commitment_loss(
       outputs.coded_vectors_BD, codes.quantised_BD
     ),
     'density': lambda: density_loss(
-      codes.probs_BLK,
-      documents_B,
-      sizes,
-      outputs.queue_codes_QL,
-      outputs.queue_documents_Q,
+      codes.probs_BLK, documents_B, sizes, *outputs.queue_codes
     ),
   }

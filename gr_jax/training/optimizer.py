@@ -5,12 +5,8 @@ import dataclasses
 import jax
 import optax
 
-from gr_jax.training.schedules import learning_rate
+from gr_jax.training.other_optimizers import OTHERS
 from gr_jax.types import check_option
-
-# Adafactor's rate is relative to a parameter's size. One that starts at zero,
-# as the code decoder's output map does, moves like one of the usual size.
-_LEAST_SCALE = 0.02
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,30 +46,41 @@ def make_optimizer(settings, steps, factors=None):
     factors: module -> factor on its rate, 1 for those that are not named.
   """
   rate = learning_rate(settings.learning_rate, settings.warmup, steps)
-
-  # Rank-1 parameters are scales and biases, which decay only harms.
-  def matrices(params):
-    return jax.tree.map(lambda p: p.ndim > 1, params)
-
-  decay = settings.weight_decay
-  kinds = {
-    'adamw': lambda: optax.adamw(rate, weight_decay=decay, mask=matrices),
-    # optax.adafactor decays by the step and not by the rate.
-    'adafactor': lambda: optax.chain(
-      optax.scale_by_factored_rms(),
-      optax.clip_by_block_rms(1.0),
-      optax.scale_by_param_block_rms(_LEAST_SCALE),
-      optax.add_decayed_weights(decay, mask=matrices),
-      optax.scale_by_learning_rate(rate),
-    ),
-    'lion': lambda: optax.lion(rate, weight_decay=decay, mask=matrices),
-  }
+  kinds = {'adamw': _adamw, **OTHERS}
   check_option('OptimizerSettings.name', settings.name, kinds)
   return optax.chain(
     optax.clip_by_global_norm(settings.clip),
-    kinds[settings.name](),
+    kinds[settings.name](rate, settings.weight_decay, _matrices),
     _scaled(factors or {}, settings.codebook_rate),
   )
+
+
+def learning_rate(peak, warmup, steps):
+  """Linear warm-up over a fraction of the steps, then cosine to zero.
+
+  Args:
+    peak: the highest rate.
+    warmup: fraction of the steps that warm up.
+    steps: all steps.
+
+  Returns:
+    An optax schedule.
+  """
+  return optax.warmup_cosine_decay_schedule(
+    init_value=0.0,
+    peak_value=peak,
+    warmup_steps=max(int(warmup * steps), 1),
+    decay_steps=max(steps, 2),
+  )
+
+
+def _matrices(params):
+  """What decays: rank-1 parameters are scales and biases, which it harms."""
+  return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def _adamw(rate, decay, mask):
+  return optax.adamw(rate, weight_decay=decay, mask=mask)
 
 
 def _scaled(factors, codebook_rate):

@@ -63,15 +63,11 @@ class TrainingSettings:
       )
 
   @property
-  def dense_steps(self):
-    """Steps before there are codes."""
-    return int(self.dense_fraction * self.steps)
-
-  @property
   def first_steps(self):
     """{'dense' | 'codes' | 'decoder': first step} of the stages, in order."""
-    moving = self.steps - int(self.decoder_fraction * self.steps)
-    return {'dense': 0, 'codes': self.dense_steps, 'decoder': moving}
+    codes = int(self.dense_fraction * self.steps)
+    decoder = self.steps - int(self.decoder_fraction * self.steps)
+    return {'dense': 0, 'codes': codes, 'decoder': decoder}
 
   def codes_progress(self, step):
     """Share of the stage in which codes move that is done by `step`."""

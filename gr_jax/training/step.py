@@ -76,12 +76,9 @@ def _loss(
     rngs={'dropout': rng},
     mutable=['usage'],
   )
+  documents_B, sizes = batch['document_index'], model.config.code_sizes
   loss, metrics = objective(
-    outputs,
-    batch['document_index'],
-    model.config.code_sizes,
-    objective_settings,
-    progress,
+    outputs, documents_B, sizes, objective_settings, progress
   )
   return loss, (metrics, mutated['usage'])
 

@@ -148,13 +148,21 @@ def test_what_optional_criteria_read_is_there_when_asked_for(
   params = initial(model)['params']
   found = outputs(model, params, batch())
   assert (found.query_probs_BLK is not None) == reads
-  assert (found.reconstructed_BE is not None) == reconstructs
+  assert (found.reconstruction is not None) == reconstructs
   if reads:
     np.testing.assert_allclose(
       jnp.sum(found.query_probs_BLK, axis=-1), 1, rtol=1e-5
     )
   else:
-    assert found.reconstructed_BE.shape == found.pooled_BE.shape
+    pooled_BE, rebuilt_BE = found.reconstruction
+    assert pooled_BE.shape == rebuilt_BE.shape
+    np.testing.assert_allclose(
+      pooled_BE,
+      model.apply(
+        {'params': params}, batch()['document_tokens'], method='backbone'
+      ).pooled_BE,
+      atol=1e-6,
+    )
 
 
 def test_mined_negatives_are_read_as_documents_are():
@@ -162,20 +170,19 @@ def test_mined_negatives_are_read_as_documents_are():
   params = initial(model)['params']
   tokens = batch()['document_tokens']
   plain = outputs(model, params, batch())
-  assert plain.negative_vectors_XD.shape == (0, 8)
+  assert plain.negatives == ()
   more = {
     'negative_index': jnp.array([[5, 6], [7, 8]] * 2),
     'negative_tokens': jnp.stack([tokens, tokens[::-1]], axis=1),
   }
   found = outputs(model, params, batch() | more)
-  np.testing.assert_array_equal(
-    found.negative_documents_X, [5, 6, 7, 8, 5, 6, 7, 8]
+  vectors_XD, documents_X = found.negatives
+  np.testing.assert_array_equal(documents_X, [5, 6, 7, 8, 5, 6, 7, 8])
+  np.testing.assert_allclose(
+    vectors_XD[::2], plain.document_vectors_BD, atol=1e-5
   )
   np.testing.assert_allclose(
-    found.negative_vectors_XD[::2], plain.document_vectors_BD, atol=1e-5
-  )
-  np.testing.assert_allclose(
-    found.negative_vectors_XD[1::2], plain.document_vectors_BD[::-1], atol=1e-5
+    vectors_XD[1::2], plain.document_vectors_BD[::-1], atol=1e-5
   )
 
 

@@ -8,6 +8,7 @@ import pytest
 from reference_models import fresh
 
 from gr_jax.models.t5 import T5Config
+from gr_jax.models.t5_collection import T5CollectionStack
 from gr_jax.models.t5_decoder import T5DecoderStack, empty_cache
 
 BATCH, BEAMS, LENGTH, WIDTH, TOKENS, STATES = 2, 3, 5, 8, 4, 6
@@ -66,7 +67,7 @@ def test_cache_collection_equals_all_at_once(problem, parallel):
 
   @jax.jit
   def advance(cache, inputs_RLM):
-    return STACK.apply(
+    return T5CollectionStack(CONFIG).apply(
       variables | cache,
       inputs_RLM,
       states_BSE,

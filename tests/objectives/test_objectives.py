@@ -18,6 +18,13 @@ from gr_jax.objectives.weighted_sum import ObjectiveSettings, objective, only
 from gr_jax.schedule import Schedule
 
 POSITIONS, CODES = 3, 4
+# Criteria look at their own only when they are called.
+NO_OUTPUTS = types.SimpleNamespace(
+  assignment=None,
+  uncertainty=None,
+  query_vectors_BD=None,
+  document_vectors_BD=None,
+)
 
 
 def one_hot(codes_BL):
@@ -107,16 +114,14 @@ def test_commitment_pulls_both_sides_together():
 
 def test_every_weight_is_that_of_a_criterion():
   """`objective` passes over names that it does not know."""
-  outputs = types.SimpleNamespace(assignment=None, uncertainty=None)
-  arguments = outputs, None, (CODES,) * POSITIONS, 0.1
+  arguments = NO_OUTPUTS, None, (CODES,) * POSITIONS, 0.1
   known = {*weighted_sum._criteria(*arguments), *optional_criteria(*arguments)}
   settings = {field.name for field in dataclasses.fields(ObjectiveSettings)}
   assert known == settings - {'temperature'}
 
 
 def test_the_criteria_that_are_on_by_default_are_not_the_optional_ones():
-  outputs = types.SimpleNamespace(assignment=None, uncertainty=None)
-  arguments = outputs, None, (CODES,) * POSITIONS, 0.1
+  arguments = NO_OUTPUTS, None, (CODES,) * POSITIONS, 0.1
   on = {
     field.name
     for field in dataclasses.fields(ObjectiveSettings)
