@@ -1,6 +1,7 @@
 """Steps: learning, accumulation, frozen parts, determinism, rates."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,12 @@ from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
 from gr_jax.schedule import Schedule
 from gr_jax.training.initial import init_params, make_state
-from gr_jax.training.optimizer import OptimizerSettings, make_optimizer
-from gr_jax.training.schedules import learning_rate
-from gr_jax.training.stages import stage_objective
+from gr_jax.training.optimizer import (
+  OptimizerSettings,
+  learning_rate,
+  make_optimizer,
+)
+from gr_jax.training.stages import stage_objective, stage_optimizers
 from gr_jax.training.state import TrainingSettings
 from gr_jax.training.step import make_step
 from gr_jax.types import UserError
@@ -185,6 +189,59 @@ def test_weight_decay_is_per_unit_of_rate(name):
 def test_an_unknown_optimizer_is_refused_with_a_near_miss():
   with pytest.raises(UserError, match="did you mean 'adamw'"):
     make_optimizer(OptimizerSettings(name='adam'), 10)
+
+
+def test_each_part_has_its_rate_in_each_stage():
+  """Updates in the stages, against those of a rate of 1 for everything."""
+  rates = {'codebook_rate': 3.0, 'vector_rate': 0.5, 'decoder_rate': 2.0}
+  params = {
+    'encoder': {'kernel': jnp.ones((2, 2))},
+    'projection': {'kernel': jnp.ones((2, 2))},
+    'indexer': {'codebooks': jnp.ones((1, 2, 2)), 'keys': jnp.ones((2, 2))},
+    'decoder': {'input': jnp.ones((2, 2)), 'output': {'kernel': jnp.ones(2)}},
+  }
+  gradients = jax.tree.map(lambda p: 0.1 * p, params)
+
+  def updates(**rates):
+    found = {}
+    training = TrainingSettings(optimizer=OptimizerSettings(**rates))
+    for stage, optimizer in stage_optimizers(training).items():
+      state = optimizer.init(params)
+      # The rate of a stage's first step is 0.
+      _, state = optimizer.update(gradients, state, params)
+      found[stage] = optimizer.update(gradients, state, params)[0]
+    return found
+
+  found, plain = updates(**rates), updates(vector_rate=1.0)['dense']
+  factors = {
+    'dense': {'codebooks': 3.0},
+    'codes': {
+      'encoder': 0.5, 'projection': 0.5, 'codebooks': 3.0, 'decoder': 2.0
+    },
+    'decoder': {
+      'encoder': 0.0, 'projection': 0.0, 'codebooks': 0.0, 'indexer': 0.0,
+      'decoder': 2.0,
+    },
+  }  # fmt: skip
+  for stage, factor in factors.items():
+    for path, update in jax.tree_util.tree_leaves_with_path(found[stage]):
+      names = [key.key for key in path]
+      one = functools.reduce(lambda tree, name: tree[name], names, plain)
+      scale = factor.get(names[-1], factor.get(names[0], 1.0))
+      assert np.all(one != 0)
+      # Each stage has its own warm-up, and with it its own first rate.
+      rate = stage_rate(stage) / stage_rate('dense')
+      np.testing.assert_allclose(update, scale * rate * one, rtol=1e-5)
+
+
+def stage_rate(stage):
+  """The rate of the second step of a stage, with default settings."""
+  training = TrainingSettings()
+  first = [*training.first_steps.values(), training.steps]
+  at = [*training.first_steps].index(stage)
+  settings = training.optimizer
+  steps = first[at + 1] - first[at]
+  return learning_rate(settings.learning_rate, settings.warmup, steps)(1)
 
 
 def test_the_codebooks_have_a_rate_of_their_own():
