@@ -1,5 +1,7 @@
 """The insertion door: new documents in a saved index, nothing trained."""
 
+import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -22,6 +24,10 @@ from gr_jax import insert
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.index import manifest
 from gr_jax.index.index import Index
+from gr_jax.indexers.neural import NeuralConfig
+from gr_jax.indexers.product import ProductConfig
+from gr_jax.indexers.static import StaticConfig
+from gr_jax.indexers.tables import TABLES
 from gr_jax.models.retriever import Retriever
 from gr_jax.retrieval import encoding, insertion
 from gr_jax.retrieval.opening import open_searcher, saved_settings
@@ -31,14 +37,21 @@ from gr_jax.types import UserError
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def save_frozen_bert(path):
+def save_frozen_bert(path, indexer=tiny_run.MODEL.indexer):
   """As a run with a frozen encoder does it: what was pooled is projected."""
+  config = dataclasses.replace(tiny_run.MODEL, indexer=indexer)
   tiny_run.write_vocabulary(path.parent / 'tokenizer.json')
   vocabulary = load_vocabulary(path.parent / 'tokenizer.json')
   rng = np.random.default_rng(0)
   texts = [' '.join(rng.choice(tiny_run.WORDS, 9)) for _ in range(30)]
-  model = Retriever(tiny_run.MODEL)
-  params = tiny_run.init_params(model, 0)
+  model = Retriever(config)
+  # Without the table of what was trained on, as in an index: every document is
+  # coded as one that is new.
+  params = {
+    name: module
+    for name, module in tiny_run.init_params(model, 0).items()
+    if name not in TABLES
+  }
   tokens = vocabulary.encode_batch(texts, 6)
   pooled_NE = encoding.encode_texts(
     lambda tokens_BS: (
@@ -61,14 +74,25 @@ def save_frozen_bert(path):
   index.save(
     path,
     jax.device_get(params),
-    saved_settings(tiny_run.MODEL, search, 6, 6, {}),
+    saved_settings(config, search, 6, 6, {}),
     vocabulary,
     {'corpus': 'c' * 64},
   )
   return texts
 
 
-KINDS = {'T5': saved_index.save, 'frozen BERT': save_frozen_bert}
+KINDS = {
+  'T5': saved_index.save,
+  'frozen BERT': save_frozen_bert,
+  **{
+    type(indexer).__name__: functools.partial(save_frozen_bert, indexer=indexer)
+    for indexer in (
+      StaticConfig('rq_kmeans', 2, 4),
+      ProductConfig(2, 4),
+      NeuralConfig(2, 4, hidden=4),
+    )
+  },
+}
 
 
 @pytest.fixture(params=list(KINDS))
