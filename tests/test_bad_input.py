@@ -12,11 +12,14 @@ from small_run import training
 from tiny_collection import write_collection
 
 from gr_jax import (
+  compare,
   entry,
   evaluate,
   index_corpus,
+  insert,
   locks,
   prepare,
+  report_ids,
   run_folder,
   search,
   train,
@@ -24,9 +27,12 @@ from gr_jax import (
 
 ROOT = pathlib.Path(__file__).parent.parent
 DOORS = {
+  'compare': compare,
   'evaluate': evaluate,
   'index_corpus': index_corpus,
+  'insert': insert,
   'prepare': prepare,
+  'report_ids': report_ids,
   'search': search,
   'train': train,
 }
@@ -167,8 +173,41 @@ def test_missing_folders(here, refuse):
   for door in ('evaluate', 'index_corpus'):
     line = refuse(door, '--run_dir=none')
     assert 'has no settings.json: train it with' in line
-  line = refuse('search', '--index=none', 'otter')
-  assert 'there is no index folder' in line and 'index_corpus' in line
+  for door, *more in (
+    ('search', 'otter'),
+    ('insert', '--corpus=data/corpus.jsonl'),
+    ('report_ids',),
+  ):
+    line = refuse(door, '--index=none', *more)
+    assert 'there is no index folder' in line and 'index_corpus' in line
+
+
+COMPARISONS = {
+  'no such variant': (['--only=smok'], '--only=smok should match a variant'),
+  'no such measure': (
+    ["--gin.ComparisonSettings.measures=('R@10', 'MRR@01')"],
+    "'MRR@01'",
+  ),
+  'a share of all documents above one': (
+    ['--gin.ComparisonSettings.fractions=(2.0,)'],
+    'fractions should lie in (0, 1], got (2.0,)',
+  ),
+  'what a comparison sets itself': (
+    ["--gin.COMMON=('SEED=3',)"],
+    'a comparison sets SEED of each run itself',
+  ),
+  'unknown setting': (
+    ['--gin.ComparisonSettings.seed=3'],
+    "ComparisonSettings has no 'seed' (did you mean 'seeds'?)",
+  ),
+}
+
+
+@pytest.mark.parametrize('case', COMPARISONS)
+def test_bad_comparisons(case, refuse):
+  more, expected = COMPARISONS[case]
+  line = refuse('compare', '--gin_file=gin/experiments/smoke.gin', *more)
+  assert expected in line
 
 
 def test_preparation_without_its_extra(monkeypatch, refuse):
@@ -258,6 +297,29 @@ def test_a_flipped_bit_in_an_index(run, refuse):
   line = refuse('search', '--index=run/index', '--verify', 'otter')
   assert 'vectors.npy is damaged or changed' in line
   assert 'build the index again' in line
+
+
+def test_documents_that_cannot_be_inserted(run, refuse):
+  into = ('insert', '--index=run/index')
+  line = refuse(*into, '--corpus=data/corpus.json')
+  assert "did you mean 'corpus.jsonl'" in line
+  line = refuse(*into, '--corpus=data/corpus.jsonl')
+  assert 'should get new documents, it holds' in line and 'leave them' in line
+  pathlib.Path('new.jsonl').write_text('{"_id": "new"}\n')
+  assert "new.jsonl:1: no 'text'" in refuse(*into, '--corpus=new.jsonl')
+
+
+def test_a_report_that_cannot_be_written(run, refuse):
+  about = ('report_ids', '--index=run/index')
+  line = refuse(*about, '--against=run/index/v000002')
+  assert 'v000002' in line
+  pathlib.Path('taken').write_text('')
+  line = refuse(*about, '--output=taken')
+  assert 'taken should be a folder, it is a file' in line
+  line = refuse(*about, '--output=run/index/report')
+  assert 'should lie outside of the index' in line
+  line = refuse(*about, '--run_dir=none')
+  assert 'has no settings.json' in line
 
 
 def test_a_checkpoint_of_another_vocabulary(run, refuse):
