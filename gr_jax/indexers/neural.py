@@ -33,7 +33,7 @@ class NeuralConfig:
   positions: int = 8
   codes: int | tuple[int, ...] = 128
   sampling: SamplingConfig = SamplingConfig()
-  initialisation: str = 'half'
+  initialisation: str = 'coded'
   conditioned: bool = True
   hidden: int = 128
 

@@ -38,7 +38,7 @@ class ProductConfig:
   positions: int = 8
   codes: int | tuple[int, ...] = 128
   sampling: SamplingConfig = SamplingConfig()
-  initialisation: str = 'half'
+  initialisation: str = 'coded'
   scores: str = 'centroid'
   tied: bool = True
   rotation: bool = True

@@ -24,13 +24,14 @@ class ResidualConfig:
     positions: L, codes of an identifier.
     codes: K, size of each position's codebook: one number, or one a position.
     sampling: how codes are drawn while training.
-    initialisation: what k-means starts the codebooks from: 'documents',
-      'queries' (the mean vector of a document's training queries), 'half'
-      (half of each, our reconstruction of bottleneck-minimal indexing, arXiv
-      2405.10974), or 'none' for random codebooks. The training queries are
-      the labelled and the generated ones that are trained on ('labelled',
-      'pseudo'); without them the 'extractive' ones, without those the
-      'spans'. A document without any stands for itself.
+    initialisation: what k-means starts the codebooks from: 'coded' (what
+      identifiers code, see RetrieverConfig.query_share), 'documents',
+      'queries' (the mean vector of a document's training queries; bottleneck-
+      minimal indexing, arXiv 2405.10974), 'half' (half of each), or 'none' for
+      random codebooks. The training queries are the labelled and the
+      generated ones that are trained on ('labelled', 'pseudo'); without them
+      the 'extractive' ones, without those the 'spans'. A document without any
+      stands for itself.
     conditioned: whether a learned map of the codewords so far moves what a
       position looks for; it starts at zero.
   """
@@ -38,7 +39,7 @@ class ResidualConfig:
   positions: int = 8
   codes: int | tuple[int, ...] = 128
   sampling: SamplingConfig = SamplingConfig()
-  initialisation: str = 'half'
+  initialisation: str = 'coded'
   conditioned: bool = False
 
   @property

@@ -14,7 +14,7 @@ from gr_jax.types import UserError, check_option
 
 # Vectors that k-means sees: more change the centres little and cost memory.
 KMEANS_SAMPLE = 262_144
-INITIALISATIONS = ('documents', 'queries', 'half', 'none')
+INITIALISATIONS = ('coded', 'documents', 'queries', 'half', 'none')
 # Rounds of fitting OPQ's rotation; later ones change it little.
 _ROTATIONS = 8
 
@@ -50,29 +50,28 @@ def query_means(query_vectors, documents_of_queries, shape):
   return sums_ND / np.maximum(lengths_N1, 1e-6)
 
 
-def starting_vectors(documents_ND, means_ND, kind):
-  """What k-means clusters: documents, their queries, or half of each.
+def starting_vectors(documents_ND, means_ND, kind, query_share):
+  """What k-means clusters: documents, their queries, or a mix of both.
 
   Clustering on the queries is bottleneck-minimal indexing (arXiv 2405.10974);
-  half and half is our reconstruction. A document without a query stands for
-  itself.
+  mixing is our reconstruction. A document without a query stands for itself.
 
   Args:
     documents_ND: unit vectors.
     means_ND: from `query_means`.
     kind: of `INITIALISATIONS`, but not 'none'.
+    query_share: RetrieverConfig.query_share, for 'coded'.
 
   Returns:
-    [N, D] vectors.
+    [N, D] unit vectors.
   """
   documents_ND = np.asarray(documents_ND, np.float32)
-  if kind == 'documents':
-    return documents_ND
-  share = 1.0 if kind == 'queries' else 0.5
-  mixed_ND = (1 - share) * documents_ND + share * means_ND
-  return np.where(
-    np.any(means_ND, axis=1, keepdims=True), mixed_ND, documents_ND
-  )
+  shares = {'documents': 0.0, 'queries': 1.0, 'half': 0.5, 'coded': query_share}
+  mixed_ND = (1 - shares[kind]) * documents_ND + shares[kind] * means_ND
+  asked_N1 = np.any(means_ND, axis=1, keepdims=True)
+  mixed_ND = np.where(asked_N1, mixed_ND, documents_ND)
+  lengths_N1 = np.linalg.norm(mixed_ND, axis=1, keepdims=True)
+  return mixed_ND / np.maximum(lengths_N1, 1e-6)
 
 
 def starting_params(config, vectors_ND, document_ids, seed):

@@ -67,7 +67,7 @@ class RetrieverConfig:
   projection: bool = True
   pooling: str = 'mean'
   indexer_gradient: float = 0.0
-  query_share: float = 0.5
+  query_share: float = 0.25
   reads_queries: bool = False
   reconstructs: bool = False
   upkeep: UpkeepConfig = UpkeepConfig()
@@ -296,7 +296,7 @@ class Retriever(nn.Module):
     means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
     asked_B1 = jnp.any(means_BD != 0, axis=-1, keepdims=True)
     share_B1 = self.config.query_share * asked_B1
-    return (1 - share_B1) * vectors_BD + share_B1 * means_BD
+    return unit_length((1 - share_B1) * vectors_BD + share_B1 * means_BD)
 
   def backbone(self, tokens_BS, deterministic=True):
     """The text encoder alone: models.encoder.EncoderOutput."""

@@ -118,7 +118,9 @@ def _starting_codes(settings, texts, params):
   )
   vectors_ND = None
   if kind != 'none':
-    vectors_ND = starting.starting_vectors(documents_ND, means_ND, kind)
+    vectors_ND = starting.starting_vectors(
+      documents_ND, means_ND, kind, settings.model.query_share
+    )
   found = starting.starting_params(
     config, vectors_ND, texts.prepared.document_ids, settings.seed
   )

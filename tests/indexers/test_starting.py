@@ -33,12 +33,14 @@ OF = np.array([0, 0, 1])
   [
     ('documents', [1, 0, 0], [0, 1, 0]),
     ('queries', [0, 0.5**0.5, 0.5**0.5], [0, 0, 1]),
-    ('half', [0.5, 0.5**1.5, 0.5**1.5], [0, 0.5, 0.5]),
+    ('half', [0.5**0.5, 0.5, 0.5], [0, 0.5**0.5, 0.5**0.5]),
+    # A share of .2 of the queries.
+    ('coded', [0.9701425, 0.1714986, 0.1714986], [0, 0.9701425, 0.2425356]),
   ],
 )
 def test_what_kmeans_clusters(kind, first, second):
   means = query_means(QUERIES, OF, DOCUMENTS.shape)
-  found = starting_vectors(DOCUMENTS, means, kind)
+  found = starting_vectors(DOCUMENTS, means, kind, query_share=0.2)
   np.testing.assert_allclose(found[0], first, atol=1e-6)
   np.testing.assert_allclose(found[1], second, atol=1e-6)
   # The third document has no query.
@@ -49,7 +51,7 @@ def test_without_queries_documents_stand_for_themselves():
   nothing = np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
   means = query_means(*nothing, DOCUMENTS.shape)
   np.testing.assert_array_equal(means, 0)
-  found = starting_vectors(DOCUMENTS, means, 'half')
+  found = starting_vectors(DOCUMENTS, means, 'half', query_share=0.2)
   np.testing.assert_array_equal(found, DOCUMENTS)
 
 

@@ -43,6 +43,7 @@ def test_a_document_is_coded_between_itself_and_its_queries(share):
   found = coded(model, params, vectors, [0, 1, 2, -1])
   for row, document in ((0, 0), (2, 2)):
     mixed = (1 - share) * vectors[row] + share * means[document]
+    mixed = mixed / jnp.linalg.norm(mixed)
     np.testing.assert_allclose(found[row], mixed, atol=1e-3)
   # Without a query, and new to the model: by its own vector alone.
   for row in (1, 3):
