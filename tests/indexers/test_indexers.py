@@ -93,26 +93,30 @@ def randomised(params):
   return jax.tree.unflatten(tree, leaves)
 
 
+def training_inputs(config, temperature, noise):
+  """What an indexer is given besides vectors while training."""
+  sizes = config.code_sizes
+  return {
+    'known_BL': known(config),
+    'temperature': temperature,
+    'noise': noise,
+    'usage_LK': jnp.full((len(sizes), max(sizes)), 1.0),
+    'rng': jax.random.key(3),
+  }
+
+
 @functools.cache
 def found(name):
   """All that the tests look at, in one program for each kind."""
   config = KINDS[name]
   indexer = INDEXERS[type(config)](config, WIDTH)
   sizes = config.code_sizes
-  uniform_LK = jnp.full((len(sizes), max(sizes)), 1.0)
   target = jax.random.normal(jax.random.key(9), (len(sizes), max(sizes)))
   seen = jax.random.normal(jax.random.key(10), (WIDTH,))
 
   def call(params, vectors_BD, temperature, noise):
-    return indexer.apply(
-      {'params': params},
-      vectors_BD,
-      known(config),
-      temperature=temperature,
-      noise=noise,
-      usage_LK=uniform_LK,
-      rng=jax.random.key(3),
-    )
+    inputs = training_inputs(config, temperature, noise)
+    return indexer.apply({'params': params}, vectors_BD, **inputs)
 
   def loss(params, vectors_BD):
     codes = call(params, vectors_BD, 0.5, 0.1)
@@ -125,17 +129,9 @@ def found(name):
     )
 
   def everything():
-    params = randomised(
-      indexer.init(
-        jax.random.key(1),
-        vectors(),
-        known(config),
-        temperature=1.0,
-        noise=0.0,
-        usage_LK=uniform_LK,
-        rng=jax.random.key(2),
-      )['params']
-    )
+    inputs = training_inputs(config, 1.0, 0.0)
+    drawn = indexer.init(jax.random.key(1), vectors(), **inputs)
+    params = randomised(drawn['params'])
     gradients = jax.grad(loss, (0, 1))(params, vectors())
     # Temperature and noise of the calls 'noisy' and 'sharp'.
     called = jax.vmap(call, (None, None, 0, 0))(
