@@ -45,8 +45,10 @@ def position_entropy_loss(probs_BLK, sizes):
   }
 
 
-def overlaps(probs_BLK, documents_B, queue_codes_QL, queue_documents_Q):
-  """How likely pairs of different documents agree at each position.
+def overlaps(
+  probs_BLK, documents_B, queue_codes_QL, queue_documents_Q, measure=None
+):
+  """How likely pairs of different documents share their codes.
 
   The pairs are those of the global batch, and those of its documents with the
   recent ones of the queue: an identifier space far larger than the batch shows
@@ -57,20 +59,30 @@ def overlaps(probs_BLK, documents_B, queue_codes_QL, queue_documents_Q):
     documents_B: int32 document of each row.
     queue_codes_QL: identifiers of recent documents.
     queue_documents_Q: which they are, -1 for an empty place.
+    measure: a function of the [P, B] log probabilities that a pair shares a
+      prefix, and of the mask; None for none.
 
   Returns:
-    [L, B, B + Q] log probabilities of agreement, and the [B, B + Q] mask of
-    pairs that count.
+    [P, B] log probabilities that a pair shares the whole identifier, P = B + Q;
+    the [P, B] mask of pairs that count; and [L] what was measured of the
+    prefixes, None for nothing.
   """
-  probs_BLK = probs_BLK.astype(jnp.float32)
-  batch_LBC = jnp.einsum('BLK,CLK->LBC', probs_BLK, probs_BLK)
-  queue_LBQ = jax.vmap(lambda probs_BK, codes_Q: probs_BK[:, codes_Q])(
-    probs_BLK.swapaxes(0, 1), queue_codes_QL.T
-  )
-  agree_LBP = jnp.log(jnp.concatenate([batch_LBC, queue_LBQ], -1) + _TINY)
   others_P = jnp.concatenate([documents_B, queue_documents_Q])
-  differ_BP = documents_B[:, None] != others_P[None, :]
-  return agree_LBP, differ_BP & (others_P >= 0)[None, :]
+  pair_PB = (others_P[:, None] != documents_B[None]) & (others_P >= 0)[:, None]
+
+  # One position after another: [L, P, B] would not fit a cache.
+  def step(agree_PB, position):
+    probs_BK, codes_Q = position
+    batch_CB = jnp.log(probs_BK @ probs_BK.T + _TINY)
+    queue_QB = jnp.log(probs_BK.T + _TINY)[codes_Q]
+    agree_PB += jnp.concatenate([batch_CB, queue_QB])
+    return agree_PB, measure and measure(agree_PB, pair_PB)
+
+  positions = probs_BLK.astype(jnp.float32).swapaxes(0, 1), queue_codes_QL.T
+  agree_PB, measured_L = jax.lax.scan(
+    step, jnp.zeros(pair_PB.shape, jnp.float32), positions
+  )
+  return agree_PB, pair_PB, measured_L
 
 
 def density_loss(
@@ -95,16 +107,16 @@ def density_loss(
   Returns:
     The density in nats and metrics. A batch of one document gives 0.
   """
-  agree_LBP, pair_BP = overlaps(
+  agree_PB, pair_PB, _ = overlaps(
     probs_BLK, documents_B, queue_codes_QL, queue_documents_Q
   )
-  density = log_mean(jnp.sum(agree_LBP, axis=0), pair_BP)
+  density = log_mean(agree_PB, pair_PB)
   density = density + jnp.sum(jnp.log(jnp.asarray(sizes, jnp.float32)))
-  density = jnp.where(jnp.any(pair_BP), density, 0.0)
+  density = jnp.where(jnp.any(pair_PB), density, 0.0)
   return density, {'density': (density, 1)}
 
 
-def log_mean(logs_BP, pair_BP):
+def log_mean(logs_PB, pair_PB):
   """Log of the mean of exp over the pairs that count."""
-  total = jax.nn.logsumexp(logs_BP, where=pair_BP)
-  return total - jnp.log(jnp.maximum(jnp.sum(pair_BP), 1))
+  total = jax.nn.logsumexp(logs_PB, where=pair_PB)
+  return total - jnp.log(jnp.maximum(jnp.sum(pair_PB), 1))
