@@ -141,16 +141,25 @@ def batches(
     .map(gather)
   )
   if settings.hard_negatives:
-    documents = None if vectors is None else vectors.documents
-    negatives = HardNegatives(
-      prepared, candidates, documents, settings.hard_negatives
+    dataset = _with_negatives(
+      dataset, prepared, settings, process_index, vectors, candidates
     )
-    seed = _source_seed(settings.seed, f'negatives {process_index}')
-    dataset = dataset.random_map(negatives, seed=seed)
   options = grain.ReadOptions(
     num_threads=1, prefetch_buffer_size=settings.prefetch
   )
   return iter(dataset.to_iter_dataset(options))
+
+
+def _with_negatives(
+  dataset, prepared, settings, process_index, vectors, candidates
+) -> grain.MapDataset:
+  """The batches with mined hard negatives beside each query's document."""
+  documents = None if vectors is None else vectors.documents
+  negatives = HardNegatives(
+    prepared, candidates, documents, settings.hard_negatives
+  )
+  seed = _source_seed(settings.seed, f'negatives {process_index}')
+  return dataset.random_map(negatives, seed=seed)
 
 
 def _positions(number: int, size: int) -> grain.MapDataset:

@@ -169,6 +169,12 @@ class Retriever(nn.Module):
     elif config.query_share:
       self.query_means = DocumentTable(config.width, jnp.float16, 0)
     self.usage = CodeUsage(config.code_sizes, config.queue)
+    self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
+    self._setup_optional()
+
+  def _setup_optional(self):
+    """The parts that only some criteria and some upkeep of codebooks need."""
+    config = self.config
     if config.upkeep.active:
       self.upkeep = CodebookUpkeep(config.upkeep, max(config.code_sizes))
     if config.reconstructs:
@@ -177,7 +183,6 @@ class Retriever(nn.Module):
       )
     if config.learns_noise:
       self.learned_noise = LearnedNoise(config.indexer.sampling.uncertain)
-    self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
 
   def __call__(self, batch, *, temperature, noise, deterministic):
     """Vectors, codes and code scores of a training batch.

@@ -7,6 +7,30 @@ from gr_jax.objectives.balance import log_mean, overlaps
 from gr_jax.objectives.contrastive import same_document
 
 
+def prefix_log_distributions(
+  query_vectors_BD, codewords_BLD, documents_B, temperature
+):
+  """Log-softmax over documents of -|h_q - zhat_<=t|^2 / 2T, for each prefix t.
+
+  Args:
+    query_vectors_BD: unit vectors of the queries.
+    codewords_BLD: codewords of the documents, row b relevant to query b.
+    documents_B: int32 document of each row; repeats of a query's document are
+      left out.
+    temperature: T, of dot products.
+
+  Returns:
+    [L, B, C] log probabilities over the documents of the batch.
+  """
+  prefixes_BLD = jnp.cumsum(codewords_BLD.astype(jnp.float32), axis=1)
+  scores_LBC = jnp.einsum('BD,CLD->LBC', query_vectors_BD, prefixes_BLD)
+  squares_LC = jnp.sum(prefixes_BLD**2, axis=-1).T
+  scores_LBC = (scores_LBC - squares_LC[:, None, :] / 2) / temperature
+  return jax.nn.log_softmax(
+    jnp.where(same_document(documents_B)[None], -1e9, scores_LBC)
+  )
+
+
 def prefix_contrast_loss(
   query_vectors_BD, codewords_BLD, documents_B, temperature
 ):
@@ -26,12 +50,8 @@ def prefix_contrast_loss(
   Returns:
     The mean over batch and positions in nats, and metrics.
   """
-  prefixes_BLD = jnp.cumsum(codewords_BLD.astype(jnp.float32), axis=1)
-  scores_LBC = jnp.einsum('BD,CLD->LBC', query_vectors_BD, prefixes_BLD)
-  squares_LC = jnp.sum(prefixes_BLD**2, axis=-1).T
-  scores_LBC = (scores_LBC - squares_LC[:, None, :] / 2) / temperature
-  logp_LBC = jax.nn.log_softmax(
-    jnp.where(same_document(documents_B)[None], -1e9, scores_LBC)
+  logp_LBC = prefix_log_distributions(
+    query_vectors_BD, codewords_BLD, documents_B, temperature
   )
   loss_LB = -jnp.diagonal(logp_LBC, axis1=1, axis2=2)
   return jnp.mean(loss_LB), {
@@ -58,12 +78,10 @@ def prefix_density_loss(
   Returns:
     The sum over prefixes in nats and metrics.
   """
-  agree_LBP, pair_BP = overlaps(
-    probs_BLK, documents_B, queue_codes_QL, queue_documents_Q
+  _, pair_PB, log_mean_L = overlaps(
+    probs_BLK, documents_B, queue_codes_QL, queue_documents_Q, log_mean
   )
-  prefixes_LBP = jnp.cumsum(agree_LBP, axis=0)
-  log_mean_L = jax.vmap(log_mean, (0, None))(prefixes_LBP, pair_BP)
   uniform_L = jnp.cumsum(jnp.log(jnp.asarray(sizes, jnp.float32)))
   density = jnp.sum(jnp.maximum(log_mean_L + uniform_L, 0.0))
-  density = jnp.where(jnp.any(pair_BP), density, 0.0)
+  density = jnp.where(jnp.any(pair_PB), density, 0.0)
   return density, {'prefix_density': (density, 1)}

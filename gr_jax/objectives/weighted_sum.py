@@ -25,7 +25,8 @@ class ObjectiveSettings:
     bottleneck: of InfoNCE between dense vectors.
     quantised: of InfoNCE between queries and quantised documents.
     prefix_contrast: of the same for every prefix of the identifiers.
-    consistency: of the KL from dense to quantised score distributions.
+    consistency: of the KL from dense score distributions to those of the
+      identifiers and of their prefixes.
     commitment: of the distance between vectors and their codewords.
     agreement: of the cross-entropy of the indexer's codes for the query; needs
       RetrieverConfig.reads_queries, as does
@@ -42,7 +43,7 @@ class ObjectiveSettings:
   bottleneck: Weight = 1.0
   quantised: Weight = 2.0
   prefix_contrast: Weight = 1.0
-  consistency: Weight = 2.0
+  consistency: Weight = 4.0
   commitment: Weight = 2.0
   agreement: Weight = 0.0
   code_contrast: Weight = 0.0
@@ -114,7 +115,7 @@ def _criteria(outputs, documents_B, sizes, temperature):
       queries_BD, codes.codewords_BLD, *rows
     ),
     'consistency': lambda: consistency_loss(
-      queries_BD, documents_BD, codes.quantised_BD, *rows
+      queries_BD, documents_BD, codes.codewords_BLD, *rows
     ),
     'commitment': lambda: commitment_loss(
       outputs.coded_vectors_BD, codes.quantised_BD

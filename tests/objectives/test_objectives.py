@@ -78,12 +78,47 @@ def test_info_nce_leaves_out_repeats_of_a_document():
     assert metrics['dense_accuracy'][0] == sum(hits)
 
 
+def prefixes_that_are(vectors_BD):
+  """[B, 3, D] codewords whose every prefix stands for these vectors."""
+  return jnp.pad(vectors_BD[:, None], ((0, 0), (0, 2), (0, 0)))
+
+
 def test_consistency_is_zero_when_codes_say_what_vectors_say():
   queries, vectors, documents = unit(0), unit(1), jnp.arange(5)
-  same = consistency_loss(queries, vectors, vectors, documents, 0.1)[0]
-  other = consistency_loss(queries, vectors, unit(2), documents, 0.1)[0]
+  same, other = (
+    consistency_loss(
+      queries, vectors, prefixes_that_are(codes), documents, 0.1
+    )[0]
+    for codes in (vectors, unit(2))
+  )
   assert same == pytest.approx(0, abs=1e-5)
   assert other > 0.1
+
+
+def test_consistency_asks_the_whole_identifier_and_each_prefix():
+  queries, vectors = np.asarray(unit(0)), np.asarray(unit(1))
+  codewords = 0.5 * jax.random.normal(jax.random.key(2), (5, POSITIONS, 8))
+  documents = np.array([0, 1, 1, 2, 3])
+
+  def log_distribution(scores, b):
+    kept = [c for c in range(5) if c == b or documents[c] != documents[b]]
+    return scores[kept] - np.log(np.exp(scores[kept]).sum())
+
+  total = 0.0
+  for b in range(5):
+    dense = log_distribution(vectors @ queries[b] / 0.1, b)
+    divergences = []
+    for t in range(1, POSITIONS + 1):
+      prefixes = np.asarray(codewords)[:, :t].sum(axis=1)
+      distances = np.sum((prefixes - queries[b]) ** 2, axis=-1)
+      quantised = log_distribution(-distances / 0.2, b)
+      divergences.append(np.sum(np.exp(dense) * (dense - quantised)))
+    total += (divergences[-1] + np.mean(divergences)) / 2
+  value, metrics = consistency_loss(
+    queries, vectors, codewords, jnp.asarray(documents), 0.1
+  )
+  assert value == pytest.approx(total / 5, rel=1e-4)
+  assert metrics['consistency'][0] == pytest.approx(total, rel=1e-4)
 
 
 def test_consistency_moves_the_codes_and_not_their_teacher():
@@ -93,7 +128,7 @@ def test_consistency_moves_the_codes_and_not_their_teacher():
       queries, dense, codes, documents, 0.1
     )[0],
     argnums=(0, 1),
-  )(unit(1), unit(2))
+  )(unit(1), prefixes_that_are(unit(2)))
   assert np.all(np.asarray(gradients[0]) == 0)
   assert np.any(np.abs(gradients[1]) > 1e-3)
 

@@ -73,11 +73,15 @@ OF_A_CRITERION = {
   'prefix_density': ('objectives/prefixes.py', ('prefix_density_loss',)),
 }
 NOT_IN_A_STEP = {
+  # Mined negatives are off, as test_what_is_off_by_default_is_off says.
+  'data/loader.py': ('_with_negatives',),
   'models/retriever.py': (
     'Retriever.assign',
     'Retriever.start',
     'Retriever.decode',
-    # Read by criteria that are off.
+    # Of criteria, noise and upkeep that are off.
+    'RetrieverConfig.learns_noise',
+    'Retriever._setup_optional',
     'Retriever._with_optional',
     'Retriever._negatives',
   ),
@@ -89,8 +93,11 @@ NOT_IN_A_STEP = {
   'indexers/residual.py': ('ResidualIndexer.assign',),
   'models/code_decoder.py': (
     'DecodingState',
+    'StackState',
+    'CodeDecoderConfig.stack_decodes',
     'CodeDecoder.start',
     'CodeDecoder.step',
+    'CodeDecoder._step_stack',
   ),
   'models/t5_decoder.py': (
     'DecoderCache',
