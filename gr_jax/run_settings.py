@@ -178,8 +178,9 @@ def control(
       positions=settings.model.positions,
       codes=settings.model.code_sizes,
     )
-    # Codewords without meaning learn from generation alone; the criteria that
-    # tie vectors to their codewords would only harm the vectors.
+    # Codewords without meaning learn from generation alone, also where those
+    # of the run do not; the criteria that tie vectors to their codewords would
+    # only harm the vectors.
     decoder = dataclasses.replace(
       settings.model.decoder, normalised=True, correction=1.0
     )
@@ -191,7 +192,7 @@ def control(
       training=_with_rates(training, decoder_rate=1.0),
       objective=dataclasses.replace(
         only(settings.objective, 'bottleneck'),
-        generation=settings.objective.generation,
+        generation=settings.objective.generation or 1.0,
       ),
     )
   return dataclasses.replace(
