@@ -84,7 +84,7 @@ def widest(
   # Ranked by the identifier alone, candidates come in generative order.
   return dataclasses.replace(
     search,
-    beams=most,
+    beams=max(search.beams, most),
     documents_scored=most,
     fusion='log_linear',
     generative_weight=1.0,

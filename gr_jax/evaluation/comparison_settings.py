@@ -40,8 +40,8 @@ class ComparisonSettings:
       as in 'static/random'.
     seeds: of the runs of each variant.
     fractions: documents scored for a query, as shares of the corpus. A run is
-      searched once, with as many beams as the largest share has documents;
-      smaller shares take the first of these candidates.
+      searched once, with SearchSettings.beams or as many beams as the largest
+      share has documents; smaller shares take the first of these candidates.
     baseline: the variant that the others are compared with, or 'best:PREFIX'
       for the best on dev among those whose names begin so; empty for none.
     split: 'dev' or 'test'. Weights and the choice of the baseline come from

@@ -22,8 +22,9 @@ class SearchSettings:
   """How an index is searched.
 
   Attributes:
-    beams: W, identifiers kept while decoding; no more than documents scored
-      are of use.
+    beams: W, identifiers kept while decoding. More of them than documents are
+      scored are of use: prefixes are kept or lost before their last codes have
+      spoken, which then choose the documents.
     fraction: documents scored for a query, as a share of the corpus.
     documents_scored: the same as a number, instead of the share.
     fusion: how the parts of the final score are joined: 'log_linear'
@@ -218,7 +219,7 @@ class Searcher:
     self._vectors_ND = jnp.asarray(rows)
     self._budget = settings.budget(len(index))
     self._room = min(capacity(self._budget), len(rows))
-    self._width = min(settings.beams, self._room)
+    self._width = min(settings.beams, len(rows))
 
   @property
   def document_ids(self) -> Sequence[str]:

@@ -76,6 +76,8 @@ def test_the_budget_takes_the_first_documents_in_generative_order():
   found = searcher.search_batch(QUERIES, 30)
   generative = generative_scores(index)
   assert found.documents_scored_B.tolist() == [15] * len(QUERIES)
+  # Beams are not cut to the budget: which 15 are first shows at the end only.
+  assert found.code_scores_B.tolist() == [6 + 208 * 2 * 6] * len(QUERIES)
   assert (found.documents_BC[:, 15:] == NO_DOC).all()
   assert (found.scores_BC[:, 15:] == np.float32(FLOOR)).all()
   for query in range(len(QUERIES)):
