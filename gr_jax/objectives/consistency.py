@@ -40,6 +40,8 @@ def consistency_loss(
   quantised_LBC = prefix_log_distributions(
     query_vectors_BD, codewords_BLD, documents_B, temperature
   )
-  loss_LB = jnp.sum(jnp.exp(dense_BC) * (dense_BC - quantised_LBC), axis=-1)
+  loss_LB = jnp.sum(
+    jnp.exp(dense_BC)[None] * (dense_BC[None] - quantised_LBC), axis=-1
+  )
   loss_B = (loss_LB[-1] + jnp.mean(loss_LB, axis=0)) / 2
   return jnp.mean(loss_B), {'consistency': (jnp.sum(loss_B), loss_B.size)}
