@@ -32,6 +32,8 @@ class ResidualConfig:
       generated ones that are trained on ('labelled', 'pseudo'); without them
       the 'extractive' ones, without those the 'spans'. A document without any
       stands for itself.
+    balanced: whether that k-means gives every code of a position an equal
+      share of the documents (as GenRet starts, arXiv 2304.04171).
     conditioned: whether a learned map of the codewords so far moves what a
       position looks for; it starts at zero.
   """
@@ -40,6 +42,7 @@ class ResidualConfig:
   codes: int | tuple[int, ...] = 128
   sampling: SamplingConfig = SamplingConfig()
   initialisation: str = 'coded'
+  balanced: bool = True
   conditioned: bool = False
 
   @property

@@ -4,16 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr_jax.indexers.clusterings import cluster_identifiers, codewords_of
+from gr_jax.indexers.clusterings import (
+  balanced_kmeans,
+  cluster_identifiers,
+  codewords_of,
+)
 from gr_jax.indexers.kmeans import product_kmeans, residual_kmeans
 from gr_jax.indexers.neural import NeuralConfig
 from gr_jax.indexers.numberings import number_identifiers
 from gr_jax.indexers.product import ProductConfig
+from gr_jax.indexers.residual import ResidualConfig
 from gr_jax.indexers.static import NUMBERINGS, StaticConfig
 from gr_jax.types import UserError, check_option
 
 # Vectors that k-means sees: more change the centres little and cost memory.
 KMEANS_SAMPLE = 262_144
+# Sharing out more takes minutes; the codebooks learn from all of them.
+BALANCED_SAMPLE = 8_192
 INITIALISATIONS = ('coded', 'documents', 'queries', 'half', 'none')
 # Rounds of fitting OPQ's rotation; later ones change it little.
 _ROTATIONS = 8
@@ -81,7 +88,7 @@ def starting_params(config, vectors_ND, document_ids, seed):
     config: of the indexer.
     vectors_ND: from `starting_vectors`; None for kinds that start from none.
       Every n-th is clustered for learned kinds, when there are more than
-      `KMEANS_SAMPLE`.
+      `KMEANS_SAMPLE` (`BALANCED_SAMPLE` where shares are equal).
     document_ids: the collection's ids.
     seed: of k-means and of random identifiers.
 
@@ -102,12 +109,16 @@ def starting_params(config, vectors_ND, document_ids, seed):
     }
   if vectors_ND is None:
     return {'indexer': {}}
-  sample_ND = vectors_ND[:: -(-len(vectors_ND) // KMEANS_SAMPLE)]
+  sample_ND = _every(vectors_ND, KMEANS_SAMPLE)
   key, sizes = jax.random.key(seed), config.code_sizes
   if isinstance(config, ProductConfig):
     return {'indexer': _product(config, sample_ND, key)}
   if isinstance(config, NeuralConfig) and not config.conditioned:
     codebooks_LKD = _whole_product(sample_ND, key, sizes)
+  elif isinstance(config, ResidualConfig) and config.balanced:
+    sample_ND = _every(vectors_ND, BALANCED_SAMPLE)
+    codes_NL = balanced_kmeans(sample_ND, key, sizes)
+    codebooks_LKD = codewords_of(codes_NL, sample_ND, max(sizes))
   else:
     codebooks_LKD, _ = residual_kmeans(sample_ND, key, sizes=sizes)
   params = {'codebooks': codebooks_LKD}
@@ -115,6 +126,11 @@ def starting_params(config, vectors_ND, document_ids, seed):
     params['keys'] = codebooks_LKD
     params['bias'] = jnp.sum(codebooks_LKD**2, axis=-1)
   return {'indexer': params}
+
+
+def _every(vectors_ND, most):
+  """Every n-th of the vectors, at most so many."""
+  return vectors_ND[:: -(-len(vectors_ND) // most)]
 
 
 def _product(config, vectors_ND, key):

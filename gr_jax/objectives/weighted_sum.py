@@ -49,7 +49,7 @@ class ObjectiveSettings:
   code_contrast: Weight = 0.0
   reconstruction: Weight = 0.0
   position_entropy: Weight = 0.0
-  density: Weight = 0.2
+  density: Weight = 0.3
   prefix_density: Weight = 0.0
   sharpness: Weight = 0.0
   temperature: float = 0.05

@@ -34,7 +34,7 @@ def sampled(kind, *, codes=SIZES, sampling=None, **config):
 
 KINDS = {
   'residual': sampled(ResidualConfig, codes=5),
-  'residual, unequal': sampled(ResidualConfig),
+  'residual, unequal': sampled(ResidualConfig, balanced=False),
   'residual soft': sampled(ResidualConfig, sampling={'gradient': 'soft'}),
   'residual rotation': sampled(
     ResidualConfig, sampling={'gradient': 'rotation'}

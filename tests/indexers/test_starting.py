@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_indexers import INDEXERS, KINDS, LEARNED, QUICKLY
 
+from gr_jax.indexers.clusterings import balanced_kmeans, codewords_of
 from gr_jax.indexers.kmeans import product_kmeans, residual_kmeans
 from gr_jax.indexers.neural import NeuralConfig
 from gr_jax.indexers.product import ProductConfig
@@ -106,6 +107,16 @@ def started(config, vectors_ND):
   return np.asarray(assign()), found
 
 
+def nearest(vectors_ND, codebooks_LKD, sizes):
+  """[N, L] codes of the nearest codewords, one position after another."""
+  residual_ND, columns = vectors_ND, []
+  for codebook_KD, size in zip(codebooks_LKD, sizes, strict=True):
+    offsets_NKD = residual_ND[:, None] - codebook_KD[None, :size]
+    columns.append(np.argmin(np.sum(offsets_NKD**2, axis=-1), axis=1))
+    residual_ND = residual_ND - codebook_KD[columns[-1]]
+  return np.stack(columns, axis=1)
+
+
 # Dot products choose other codes than distances do; how codes are drawn while
 # training says nothing of where they start.
 BY_DISTANCE = [
@@ -127,11 +138,30 @@ def test_codes_start_exactly_as_those_of_kmeans(name):
     )
   elif isinstance(config, NeuralConfig) and not config.conditioned:
     _, expected, _ = product_kmeans(vectors(), key, sizes=sizes)
+  elif isinstance(config, ResidualConfig) and config.balanced:
+    shared_out = balanced_kmeans(vectors(), key, sizes)
+    books = codewords_of(shared_out, vectors(), max(sizes))
+    expected = nearest(vectors(), books, sizes)
   else:
     _, expected = residual_kmeans(vectors(), key, sizes=sizes)
   # A rotation comes back from its skew matrix with a rounding error.
   same = np.mean(codes == np.asarray(expected))
   assert same == 1 if not getattr(config, 'rotation', False) else same > 0.97
+
+
+def test_a_balanced_start_spreads_documents_that_crowd():
+  """Most documents around one point: plain k-means leaves codes to the rest."""
+  rng = np.random.default_rng(3)
+  crowd = np.eye(WIDTH)[0] + 0.05 * rng.normal(size=(90, WIDTH))
+  rest = rng.normal(size=(10, WIDTH))
+  points = np.concatenate([crowd, rest]).astype(np.float32)
+  points /= np.linalg.norm(points, axis=1, keepdims=True)
+  largest = {}
+  for balanced in (True, False):
+    config = ResidualConfig(2, 6, balanced=balanced)
+    codes, _ = started(config, points)
+    largest[balanced] = np.unique(codes, axis=0, return_counts=True)[1].max()
+  assert largest[True] < largest[False]
 
 
 @pytest.mark.parametrize('kind', NUMBERINGS + CLUSTERINGS)
