@@ -36,12 +36,10 @@ def consistency_loss(
   """
   dense_BC = dot_products(query_vectors_BD, document_vectors_BD) / temperature
   dense_BC = jnp.where(same_document(documents_B), -1e9, dense_BC)
-  dense_BC = jax.lax.stop_gradient(jax.nn.log_softmax(dense_BC))
+  dense_1BC = jax.lax.stop_gradient(jax.nn.log_softmax(dense_BC))[None]
   quantised_LBC = prefix_log_distributions(
     query_vectors_BD, codewords_BLD, documents_B, temperature
   )
-  loss_LB = jnp.sum(
-    jnp.exp(dense_BC)[None] * (dense_BC[None] - quantised_LBC), axis=-1
-  )
+  loss_LB = jnp.sum(jnp.exp(dense_1BC) * (dense_1BC - quantised_LBC), axis=-1)
   loss_B = (loss_LB[-1] + jnp.mean(loss_LB, axis=0)) / 2
   return jnp.mean(loss_B), {'consistency': (jnp.sum(loss_B), loss_B.size)}

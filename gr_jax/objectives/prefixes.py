@@ -26,9 +26,8 @@ def prefix_log_distributions(
   scores_LBC = jnp.einsum('BD,CLD->LBC', query_vectors_BD, prefixes_BLD)
   squares_LC = jnp.sum(prefixes_BLD**2, axis=-1).T
   scores_LBC = (scores_LBC - squares_LC[:, None, :] / 2) / temperature
-  return jax.nn.log_softmax(
-    jnp.where(same_document(documents_B)[None], -1e9, scores_LBC)
-  )
+  scores_LBC = jnp.where(same_document(documents_B)[None], -1e9, scores_LBC)
+  return jax.nn.log_softmax(scores_LBC)
 
 
 def prefix_contrast_loss(
