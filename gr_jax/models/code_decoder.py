@@ -320,7 +320,7 @@ def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
     [B, L, K] float32 scores.
   """
   # Large terms cancel: at the highest precision, as squared_distances does. Not
-  # an einsum: that turns the targets around, which takes twice the time.
+  # an einsum: that copies the targets to turn them around, at every step.
   exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
   products_BLK = jax.vmap(exact, (1, 0), 1)(
     targets_BLD.astype(jnp.float32), codebooks_LKD.swapaxes(1, 2)
