@@ -27,6 +27,7 @@ quickstart: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist load -m mesh
 
 # Kills, scale and repetition: minutes to hours.
 soak: $(READY)

@@ -1,4 +1,8 @@
-"""Every test sees 8 CPU devices, strict shapes and warnings as errors."""
+"""Strict shapes, warnings as errors; 8 CPU devices for `-m mesh`, else one.
+
+A step that is spread over 8 devices takes three times as long to compile as on
+one, and most tests are about other things.
+"""
 
 import os
 import pathlib
@@ -9,7 +13,6 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import jax
 import pytest
 
-jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 # Compiling is most of a test run's time: keep what was compiled. jax names
 # its entries by program, versions and flags, so none of them goes stale.
@@ -17,6 +20,11 @@ _CACHE = pathlib.Path(__file__).parent.parent / 'build' / 'xla_cache'
 jax.config.update('jax_compilation_cache_dir', str(_CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def pytest_configure(config):
+  devices = 8 if config.option.markexpr == 'mesh' else 1
+  jax.config.update('jax_num_cpu_devices', devices)
 
 
 @pytest.fixture(scope='session')

@@ -100,6 +100,7 @@ def test_parameters_without_knowing_the_state(open_checkpoints):
   assert all(isinstance(leaf, np.ndarray) for leaf in leaves)
 
 
+@pytest.mark.mesh
 def test_another_mesh_gives_the_same_bits(open_checkpoints):
   state = make_state()
   writer = open_checkpoints()
@@ -119,6 +120,7 @@ def test_another_mesh_gives_the_same_bits(open_checkpoints):
   assert kernel.sharding.shard_shape(kernel.shape) == (4, 8)
 
 
+@pytest.mark.mesh
 def test_training_goes_on_during_a_save(open_checkpoints):
   """The step donates the state: what is being saved may not change."""
   mesh = make_mesh(MeshSettings(data=4, model=2))

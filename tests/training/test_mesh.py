@@ -13,6 +13,8 @@ from gr_jax.training import mesh as mesh_lib
 from gr_jax.training.mesh import MeshSettings
 from gr_jax.types import UserError
 
+pytestmark = pytest.mark.mesh
+
 
 class Toy(nn.Module):
   axes: tuple[str, str] = ('embed', 'mlp')

@@ -19,6 +19,8 @@ from gr_jax.training.mesh import (
 from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.step import make_step
 
+pytestmark = pytest.mark.mesh
+
 
 def run(mesh_settings, devices, accumulate):
   """Losses of three steps, the codes after them, and the last state."""
