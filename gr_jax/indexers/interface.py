@@ -2,13 +2,12 @@
 
 A kind is a frozen dataclass with `positions`, `codes` and `code_sizes`, and a
 Flax module with
-  `__call__(vectors_BD, known_BL, *, temperature, noise, usage_LK, rng)` ->
-    CodeAssignment, for training;
-  `assign(vectors_BD, known_BL)` -> codes_BL, deterministic, for the index;
+  `__call__(vectors_BD, *, temperature, noise, usage_LK, rng)` ->
+    CodeAssignment, for training; kinds that never learn have none;
+  `candidates(vectors_BD, beams)` -> identifiers_BWL and costs_BW, the nearest
+    first, deterministic, for the index;
   `codebooks()` -> [L, K, D], what the decoder's head is tied to.
-`known_BL` are identifiers fixed beforehand, which static kinds return; learned
-kinds read the vectors alone. K is the largest position's; codes past a
-position's own size are never chosen.
+K is the largest position's; codes past a position's own size are never chosen.
 """
 
 import flax.struct
@@ -107,6 +106,13 @@ def assignment(by_position):
     quantised_BD=jnp.sum(codewords_BLD, axis=1),
     coded_BLX=coded_BLX,
   )
+
+
+def given(codes_BL, codebooks_LKD):
+  """The CodeAssignment of identifiers that stand still; nothing is drawn."""
+  onehot_LBK = jax.nn.one_hot(codes_BL.T, codebooks_LKD.shape[1])
+  codewords_LBD = onehot_LBK @ codebooks_LKD
+  return assignment((onehot_LBK, onehot_LBK, codewords_LBD, codewords_LBD))
 
 
 def stand_for(codebooks_LKD, codes_NL):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.indexers import interface
+from gr_jax.indexers.candidates import cheapest_identifiers
 from gr_jax.indexers.sampling import (
   SamplingConfig,
   chosen_codewords,
@@ -83,11 +84,8 @@ class NeuralIndexer(nn.Module):
       ('code_positions', 'mlp', 'embed'),
     )
 
-  def __call__(
-    self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
-  ):
+  def __call__(self, vectors_BD, *, temperature, noise, usage_LK, rng):
     """Codes of a batch of documents, as ResidualIndexer's."""
-    del known_BL
     vectors_BD = vectors_BD.astype(jnp.float32)
 
     def step(residual_BD, inputs):
@@ -131,21 +129,20 @@ class NeuralIndexer(nn.Module):
       moved_BD = seen_BD + jax.nn.relu(seen_BD @ into_DM) @ out_MD
       return (2 * moved_BD @ keys_KD.T) - bias_K[None] + absent_K[None]
 
-  def assign(self, vectors_BD, known_BL):
-    """[B, L] codes without noise; the same vectors give the same codes."""
-    del known_BL
-    vectors_BD = vectors_BD.astype(jnp.float32)
+  def candidates(self, vectors_BD, beams):
+    """[B, W, L] identifiers, the nearest first, and their costs [B, W]."""
+    vectors_XD = jnp.repeat(vectors_BD.astype(jnp.float32), beams, axis=0)
 
-    def step(residual_BD, inputs):
-      head, codebook_KD = inputs
-      scores_BK = self._scores(vectors_BD, residual_BD, head)
-      codes_B = jnp.argmax(scores_BK, axis=-1)
-      return residual_BD - codebook_KD[codes_B], codes_B
+    def cost(before_X, residual_XD, head):
+      scores_XK = self._scores(vectors_XD, residual_XD, head)
+      if self.config.conditioned:
+        # What is left of the vector after each code, as for residual codes.
+        before_X = jnp.sum(residual_XD**2, axis=-1)
+      return before_X[:, None] - scores_XK
 
-    _, codes_LB = jax.lax.scan(
-      step, vectors_BD, (self._heads(), self.codebooks_LKD)
+    return cheapest_identifiers(
+      cost, vectors_BD, self._heads(), self.codebooks_LKD, beams
     )
-    return codes_LB.T.astype(jnp.int32)
 
   def codebooks(self):
     """[L, K, D] codewords."""

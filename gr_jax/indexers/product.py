@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.indexers import interface
+from gr_jax.indexers.candidates import cheapest_identifiers
 from gr_jax.indexers.sampling import (
   SamplingConfig,
   chosen_codewords,
@@ -89,11 +90,8 @@ class ProductIndexer(nn.Module):
         ('width', 'embed'),
       )
 
-  def __call__(
-    self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
-  ):
+  def __call__(self, vectors_BD, *, temperature, noise, usage_LK, rng):
     """Codes of a batch of documents, as ResidualIndexer's."""
-    del known_BL
     turned_DD = self._rotation()
     parts_LBP = self._parts(vectors_BD, turned_DD)
 
@@ -164,11 +162,17 @@ class ProductIndexer(nn.Module):
       )
     return scores_LBK + self.absent_LK[:, None, :]
 
-  def assign(self, vectors_BD, known_BL):
-    """[B, L] codes without noise; the same vectors give the same codes."""
-    del known_BL
+  def candidates(self, vectors_BD, beams):
+    """[B, W, L] identifiers, the nearest first, and their costs [B, W]."""
     scores_LBK = self._scores(self._parts(vectors_BD, self._rotation()))
-    return jnp.argmax(scores_LBK, axis=-1).T.astype(jnp.int32)
+
+    def cost(before_X, residual_XD, scores_BK):
+      del residual_XD
+      return before_X[:, None] - jnp.repeat(scores_BK, beams, axis=0)
+
+    return cheapest_identifiers(
+      cost, vectors_BD, scores_LBK, self.codebooks(), beams
+    )
 
   def codebooks(self):
     """[L, K, D] codewords."""

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers import interface
+from gr_jax.indexers import candidates, interface
 from gr_jax.indexers.conditioning import prefix_maps
 from gr_jax.indexers.interface import squared_distances
 from gr_jax.indexers.sampling import (
@@ -73,14 +73,11 @@ class ResidualIndexer(nn.Module):
     if self.config.conditioned:
       self.condition_LDD = prefix_maps(len(sizes), self.width)
 
-  def __call__(
-    self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
-  ):
+  def __call__(self, vectors_BD, *, temperature, noise, usage_LK, rng):
     """Codes of a batch of documents, see interface.CodeAssignment.
 
     Args:
       vectors_BD: unit vectors of the documents.
-      known_BL: unused: the codes depend on the vectors alone.
       temperature: tau of the Gumbel-softmax, in squared distance.
       noise: scale of the Gumbel noise, in squared distance.
       usage_LK: recent share of use of each code.
@@ -89,7 +86,6 @@ class ResidualIndexer(nn.Module):
     Returns:
       The CodeAssignment.
     """
-    del known_BL
     vectors_BD = vectors_BD.astype(jnp.float32)
 
     def step(residual_BD, inputs):
@@ -112,33 +108,39 @@ class ResidualIndexer(nn.Module):
       return residual_BD - codeword_BD, found
 
     keys = jax.random.split(rng, self.config.positions)
-    _, by_position = jax.lax.scan(
-      step,
-      vectors_BD,
-      (self.codebooks_LKD, self.absent_LK, self.condition_LDD, usage_LK, keys),
-    )
+    books = self.codebooks_LKD, self.absent_LK, self.condition_LDD
+    _, by_position = jax.lax.scan(step, vectors_BD, (*books, usage_LK, keys))
     return interface.assignment(by_position)
 
-  def assign(self, vectors_BD, known_BL):
-    """[B, L] codes without noise; the same vectors give the same codes."""
-    del known_BL
-    vectors_BD = vectors_BD.astype(jnp.float32)
+  def candidates(self, vectors_BD, beams):
+    """Identifiers by squared distance to what they stand for.
 
-    def step(residual_BD, inputs):
-      codebook_KD, absent_K, condition_DD = inputs
-      wanted_BD = residual_BD
-      if condition_DD is not None:
-        wanted_BD += (vectors_BD - residual_BD) @ condition_DD
-      scores_BK = absent_K[None] - squared_distances(wanted_BD, codebook_KD)
-      codes_B = jnp.argmax(scores_BK, axis=-1)
-      return residual_BD - codebook_KD[codes_B], codes_B
+    Args:
+      vectors_BD: unit vectors of documents.
+      beams: W, identifiers a document.
 
-    _, codes_LB = jax.lax.scan(
-      step,
+    Returns:
+      [B, W, L] identifiers, the nearest first, and their costs [B, W].
+    """
+    if not self.config.conditioned:
+      return candidates.nearest_identifiers(
+        vectors_BD, self.codebooks_LKD, self.absent_LK, beams
+      )
+    vectors_XD = jnp.repeat(vectors_BD.astype(jnp.float32), beams, axis=0)
+
+    def cost(before_X, residual_XD, part):
+      del before_X
+      codebook_KD, absent_K, condition_DD = part
+      wanted_XD = residual_XD + (vectors_XD - residual_XD) @ condition_DD
+      return squared_distances(wanted_XD, codebook_KD) - absent_K[None]
+
+    return candidates.cheapest_identifiers(
+      cost,
       vectors_BD,
       (self.codebooks_LKD, self.absent_LK, self.condition_LDD),
+      self.codebooks_LKD,
+      beams,
     )
-    return codes_LB.T.astype(jnp.int32)
 
   def codebooks(self):
     """[L, K, D] codewords."""

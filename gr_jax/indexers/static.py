@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.indexers import interface
+from gr_jax.indexers.candidates import nearest_identifiers
 from gr_jax.types import check_option
 
 # How each kind chooses identifiers is in clusterings.py and numberings.py.
@@ -54,7 +53,7 @@ class StaticConfig:
 
 
 class StaticIndexer(nn.Module):
-  """Returns the identifiers it is given, with learned codewords.
+  """Learned codewords of identifiers that are given.
 
   Attributes:
     config: sizes and kind.
@@ -69,43 +68,16 @@ class StaticIndexer(nn.Module):
     self.codebooks_LKD = interface.learned_codebooks(sizes, self.width)
     self.absent_LK = interface.absent_codes(sizes)
 
-  def __call__(
-    self, vectors_BD, known_BL, *, temperature, noise, usage_LK, rng
-  ):
-    """The documents' codes as one-hot samples; nothing is drawn per step."""
-    del vectors_BD, temperature, noise, usage_LK, rng
-    onehot_LBK = jax.nn.one_hot(known_BL.T, self.codebooks_LKD.shape[1])
-    codewords_LBD = jnp.einsum('LBK,LKD->LBD', onehot_LBK, self.codebooks_LKD)
-    return interface.assignment(
-      (onehot_LBK, onehot_LBK, codewords_LBD, codewords_LBD)
-    )
+  def candidates(self, vectors_BD, beams):
+    """[B, W, L] identifiers, the nearest first, and their costs [B, W].
 
-  def assign(self, vectors_BD, known_BL):
-    """[B, L] int32 codes; a document that has none gets the nearest.
-
-    Nearest in the residual codewords, position by position: the rule of
-    residual and product k-means, our choice for all others.
+    For documents that have none yet. Nearest in the residual codewords: the
+    rule of residual and product k-means, our choice for all others.
     """
-    nearest_BL = residual_codes(vectors_BD, self.codebooks_LKD, self.absent_LK)
-    return jnp.where(known_BL >= 0, known_BL, nearest_BL)
+    return nearest_identifiers(
+      vectors_BD, self.codebooks_LKD, self.absent_LK, beams
+    )
 
   def codebooks(self):
     """[L, K, D] codewords."""
     return self.codebooks_LKD
-
-
-def residual_codes(vectors_BD, codebooks_LKD, absent_LK):
-  """[B, L] int32 nearest codes of what the earlier positions left."""
-
-  def step(residual_BD, inputs):
-    codebook_KD, absent_K = inputs
-    scores_BK = absent_K[None] - interface.squared_distances(
-      residual_BD, codebook_KD
-    )
-    codes_B = jnp.argmax(scores_BK, axis=-1)
-    return residual_BD - codebook_KD[codes_B], codes_B
-
-  _, codes_LB = jax.lax.scan(
-    step, vectors_BD.astype(jnp.float32), (codebooks_LKD, absent_LK)
-  )
-  return codes_LB.T.astype(jnp.int32)

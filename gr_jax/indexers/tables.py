@@ -44,7 +44,7 @@ class DocumentTable(nn.Module):
     else:
       table_NX = parameter(
         'table',
-        nn.initializers.zeros_init(),
+        nn.initializers.constant(self.missing),
         (1, self.width),
         ('rows', 'width'),
         self.dtype,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers.interface import CodeAssignment, stand_for
+from gr_jax.indexers.interface import CodeAssignment, given, stand_for
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer
 from gr_jax.indexers.residual import ResidualConfig, ResidualIndexer
@@ -51,6 +51,11 @@ class RetrieverConfig:
       what its identifier codes, besides its own; a document without them, as
       one that is new, is coded by its own vector alone. Our reconstruction of
       bottleneck-minimal indexing (arXiv 2405.10974) for codes that learn.
+    assign_beams: W, identifiers that are looked at for a document that is
+      given one: the nearest of W beams, or the next that has room.
+    room: documents that an identifier takes while identifiers are given to the
+      whole corpus, in units of an even share (N / K^L), and at least one; 0
+      for any number.
     reads_queries: whether the indexer is also read on the queries, for the
       criteria of agreement.
     reconstructs: whether a linear map back to the encoder's output is trained,
@@ -68,6 +73,8 @@ class RetrieverConfig:
   pooling: str = 'mean'
   indexer_gradient: float = 0.0
   query_share: float = 0.25
+  assign_beams: int = 16
+  room: float = 2.0
   reads_queries: bool = False
   reconstructs: bool = False
   upkeep: UpkeepConfig = UpkeepConfig()
@@ -153,9 +160,12 @@ class Retriever(nn.Module):
 
   Attributes:
     config: the parts.
+    settled: while training, whether documents keep the identifiers they have,
+      as those of static kinds do anyway.
   """
 
   config: RetrieverConfig
+  settled: bool = False
 
   def setup(self):
     config = self.config
@@ -164,9 +174,8 @@ class Retriever(nn.Module):
       self.projection = Projection(config.width)
     kind = _INDEXERS[type(config.indexer)]
     self.indexer = kind(config.indexer, config.width)
-    if isinstance(config.indexer, StaticConfig):
-      self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
-    elif config.query_share:
+    self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
+    if config.query_share and not isinstance(config.indexer, StaticConfig):
       self.query_means = DocumentTable(config.width, jnp.float16, 0)
     self.usage = CodeUsage(config.code_sizes, config.queue)
     self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
@@ -203,9 +212,12 @@ class Retriever(nn.Module):
     numbers_B = batch['document_index']
     _, queue_codes_QL, queue_documents_Q = self.usage.recent()
     coded_BD = self._coded(documents_BD, numbers_B)
-    assignment = self._identify(coded_BD, numbers_B, temperature, noise)
-    share = self.config.indexer_gradient
     codebooks_LKD = self.indexer.codebooks()
+    assignment = given(self.identifiers(numbers_B), codebooks_LKD)
+    if not self.settled and not isinstance(self.config.indexer, StaticConfig):
+      assignment = self._identify(coded_BD, temperature, noise)
+    self.usage.update(assignment.codes_BL, numbers_B)
+    share = self.config.indexer_gradient
     scores_BLK = self.decoder(
       queries,
       scale_gradient(assignment.codewords_BLD, share),
@@ -227,22 +239,14 @@ class Retriever(nn.Module):
     )
     return self._with_optional(outputs, batch, queries, pooled_BE, temperature)
 
-  def _identify(self, coded_BD, numbers_B, temperature, noise):
-    """The CodeAssignment of a batch, which is kept in mind."""
+  def _identify(self, coded_BD, temperature, noise):
+    """The CodeAssignment of vectors, drawn anew."""
     if self.config.learns_noise:
       noise = self.learned_noise.scaled(temperature)
-    assignment = self.indexer(
-      coded_BD,
-      self._known(numbers_B),
-      temperature=temperature,
-      noise=noise,
-      usage_LK=self.usage.recent()[0],
-      rng=self.make_rng('dropout'),
+    usage_LK, rng = self.usage.recent()[0], self.make_rng('dropout')
+    return self.indexer(
+      coded_BD, temperature=temperature, noise=noise, usage_LK=usage_LK, rng=rng
     )
-    self.usage.update(assignment.codes_BL, numbers_B)
-    if self.config.upkeep.active:
-      self.upkeep(assignment.coded_BLX, assignment.codes_BL)
-    return assignment
 
   def _read(self, batch, deterministic):
     """QueryEncoding, and [B, E] what the encoder pooled of the documents."""
@@ -256,13 +260,15 @@ class Retriever(nn.Module):
   def _with_optional(self, outputs, batch, queries, pooled_BE, temperature):
     """The outputs with what only some criteria read."""
     config = self.config
+    if config.upkeep.active:
+      assignment = outputs.assignment
+      self.upkeep(assignment.coded_BLX, assignment.codes_BL)
     if 'negative_index' in batch:
       documents_X = batch['negative_index'].reshape(-1)
       outputs = outputs.replace(negatives=(self._negatives(batch), documents_X))
     if config.reads_queries:
       codes = self.indexer(
         queries.vectors_BD,
-        self._known(jnp.full(len(queries.vectors_BD), -1)),
         temperature=temperature,
         noise=0.0,
         usage_LK=self.usage.recent()[0],
@@ -286,12 +292,6 @@ class Retriever(nn.Module):
       vectors_BHE = batch['negative_vectors']
       pooled_XE = vectors_BHE.reshape(-1, vectors_BHE.shape[-1])
     return self.project(pooled_XE)
-
-  def _known(self, documents_B):
-    """[B, L] identifiers fixed beforehand, None for kinds that learn."""
-    if not isinstance(self.config.indexer, StaticConfig):
-      return None
-    return self.identifiers(documents_B)
 
   def _coded(self, vectors_BD, documents_B):
     """[B, D] what identifiers code: documents, moved to their queries."""
@@ -328,15 +328,29 @@ class Retriever(nn.Module):
     return QueryEncoding(vectors_BD, vectors_BD[:, None, :], mask_BS)
 
   def assign(self, vectors_BD, documents_B):
-    """[B, L] int32 codes of documents, without noise.
+    """[B, L] int32 codes of documents: those they have, or the nearest.
 
     Args:
       vectors_BD: unit vectors from `project` or `encode`.
       documents_B: int32 numbers of the documents in the corpus trained on, -1
         for a document that is new to the model.
     """
+    known_BL = self.identifiers(documents_B)
+    nearest_BWL, _ = self.candidates(vectors_BD, documents_B)
+    return jnp.where(known_BL >= 0, known_BL, nearest_BWL[:, 0])
+
+  def candidates(self, vectors_BD, documents_B):
+    """Identifiers that a document could have, without noise.
+
+    Args:
+      vectors_BD: as `assign` takes them.
+      documents_B: the same.
+
+    Returns:
+      [B, W, L] int32 identifiers, the nearest first, and [B, W] their costs.
+    """
     coded_BD = self._coded(vectors_BD, documents_B)
-    return self.indexer.assign(coded_BD, self._known(documents_B))
+    return self.indexer.candidates(coded_BD, self.config.assign_beams)
 
   def start(self, encoding, width):
     """The decoding state of `width` beams a query, see CodeDecoder.start."""

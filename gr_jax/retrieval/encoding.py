@@ -1,6 +1,7 @@
 """Encodes a whole corpus: texts to vectors, vectors to identifiers."""
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ _BATCH_TOKENS = {'cpu': 2048}
 _BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
-_VECTOR_BATCH = 4096
+_VECTOR_BATCH = 1024
 
 
 def padded_lengths(longest: int) -> list[int]:
@@ -132,6 +133,32 @@ def assign_codes(
   )
 
 
+def candidate_codes(
+  model: Any, params: Any, vectors_ND: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Identifiers that the documents of the corpus trained on could have.
+
+  Args:
+    model: Retriever.
+    params: of the model.
+    vectors_ND: unit vectors of the documents.
+
+  Returns:
+    [N, W, L] identifiers, the nearest first, and [N, W] their costs.
+  """
+  numbers_N = np.arange(len(vectors_ND), dtype=np.int32)
+  return _in_batches(
+    functools.partial(_candidates, model, params), vectors_ND, numbers_N
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _candidates(model, params, vectors_BD, documents_B):
+  return model.apply(
+    {'params': params}, vectors_BD, documents_B, method='candidates'
+  )
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _project(model, params, pooled_BE):
   return model.apply({'params': params}, pooled_BE, method='project')
@@ -144,10 +171,16 @@ def _assign(model, params, vectors_BD, documents_B):
   )
 
 
-def _in_batches(
-  function: Callable[..., jax.Array], *columns: np.ndarray
-) -> np.ndarray:
-  """Applies a jitted function to rows, batch by batch of one shape."""
+def _in_batches(function: Callable[..., Any], *columns: np.ndarray) -> Any:
+  """Applies a jitted function to rows, batch by batch of one shape.
+
+  Args:
+    function: of arrays [B, ...], to one or a tuple of such.
+    columns: arrays [N, ...].
+
+  Returns:
+    The same of all N rows.
+  """
   count = len(columns[0])
   batch = min(_VECTOR_BATCH, count)
   parts = []
@@ -155,5 +188,6 @@ def _in_batches(
     taken = [np.asarray(column[start : start + batch]) for column in columns]
     rows = len(taken[0])
     filled = [np.resize(part, (batch, *part.shape[1:])) for part in taken]
-    parts.append(np.asarray(function(*filled))[:rows])
-  return np.concatenate(parts)
+    found = jax.device_get(function(*filled))
+    parts.append(jax.tree.map(operator.itemgetter(slice(rows)), found))
+  return jax.tree.map(lambda *rows: np.concatenate(rows), *parts)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gr_jax.indexers import interface
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer, cayley
 from gr_jax.indexers.residual import ResidualConfig, ResidualIndexer
@@ -16,6 +18,7 @@ from gr_jax.indexers.static import StaticConfig, StaticIndexer
 from gr_jax.types import UserError
 
 WIDTH, BATCH, L = 12, 8, 3
+BEAMS = 6
 # Each kind compiles a program of its own, and runs it once.
 QUICKLY = {'xla_backend_optimization_level': 0}
 SIZES = (5, 3, 4)
@@ -97,7 +100,6 @@ def training_inputs(config, temperature, noise):
   """What an indexer is given besides vectors while training."""
   sizes = config.code_sizes
   return {
-    'known_BL': known(config),
     'temperature': temperature,
     'noise': noise,
     'usage_LK': jnp.full((len(sizes), max(sizes)), 1.0),
@@ -114,7 +116,12 @@ def found(name):
   target = jax.random.normal(jax.random.key(9), (len(sizes), max(sizes)))
   seen = jax.random.normal(jax.random.key(10), (WIDTH,))
 
+  fixed = isinstance(config, StaticConfig)
+
   def call(params, vectors_BD, temperature, noise):
+    if fixed:
+      books_LKD = indexer.apply({'params': params}, method='codebooks')
+      return interface.given(known(config), books_LKD)
     inputs = training_inputs(config, temperature, noise)
     return indexer.apply({'params': params}, vectors_BD, **inputs)
 
@@ -123,33 +130,31 @@ def found(name):
     chosen = jnp.sum(codes.sample_BLK * target[None])
     return chosen + jnp.sum(codes.quantised_BD @ seen)
 
-  def assign(params, vectors_BD, known_BL):
+  def candidates(params, vectors_BD, beams):
     return indexer.apply(
-      {'params': params}, vectors_BD, known_BL, method='assign'
+      {'params': params}, vectors_BD, beams, method='candidates'
     )
 
   def everything():
-    inputs = training_inputs(config, 1.0, 0.0)
-    drawn = indexer.init(jax.random.key(1), vectors(), **inputs)
+    key = jax.random.key(1)
+    if fixed:
+      drawn = indexer.init(key, method='codebooks')
+    else:
+      inputs = training_inputs(config, 1.0, 0.0)
+      drawn = indexer.init(key, vectors(), **inputs)
     params = randomised(drawn['params'])
     gradients = jax.grad(loss, (0, 1))(params, vectors())
     # Temperature and noise of the calls 'noisy' and 'sharp'.
     called = jax.vmap(call, (None, None, 0, 0))(
       params, vectors(), jnp.array([0.5, 1e-4]), jnp.array([0.5, 0.0])
     )
-    twice = jnp.concatenate([vectors(), vectors()])
-    known_BL = known(config)
-    assigned = assign(
-      params,
-      twice,
-      jnp.concatenate([known_BL, jnp.full_like(known_BL, -1)]),
-    )
     return {
       'noisy': jax.tree.map(lambda x: x[0], called),
       'sharp': jax.tree.map(lambda x: x[1], called),
-      'assigned': assigned[:BATCH],
-      'unknown': assigned[BATCH:],
-      'part': assign(params, vectors()[ORDER], known_BL[ORDER]),
+      'assigned': candidates(params, vectors(), 1)[0][:, 0],
+      'part': candidates(params, vectors()[ORDER], BEAMS),
+      'candidates': candidates(params, vectors(), BEAMS),
+      'all': candidates(params, vectors(), math.prod(sizes)),
       'gradients': gradients,
       'params': params,
     }
@@ -177,15 +182,17 @@ def test_shapes_and_distributions(name):
 
 @each_kind
 def test_codes_are_within_the_size_of_their_position(name):
-  for codes in ('assigned', 'unknown'):
-    assert np.all(found(name)[codes] >= 0)
-    assert np.all(found(name)[codes] < np.array(KINDS[name].code_sizes))
-  assert np.all(
-    found(name)['noisy'].codes_BL < np.array(KINDS[name].code_sizes)
-  )
+  result, sizes = found(name), np.array(KINDS[name].code_sizes)
+  for codes in (
+    result['assigned'],
+    result['candidates'][0],
+    result['all'][0],
+    result['noisy'].codes_BL,
+  ):
+    assert np.all(codes >= 0) and np.all(codes < sizes)
 
 
-@each_kind
+@each_learned_kind
 def test_the_index_gets_the_codes_of_training_without_noise(name):
   if KINDS[name] == KINDS['residual sinkhorn']:
     # It balances a batch in training; the index takes the nearest code.
@@ -198,9 +205,22 @@ def test_the_index_gets_the_codes_of_training_without_noise(name):
 
 @each_kind
 def test_every_row_is_coded_by_itself(name):
-  np.testing.assert_array_equal(
-    found(name)['assigned'][ORDER], found(name)['part']
-  )
+  for whole, part in zip(
+    found(name)['candidates'], found(name)['part'], strict=True
+  ):
+    np.testing.assert_allclose(whole[ORDER], part, rtol=1e-5)
+
+
+@each_kind
+def test_candidates_are_distinct_and_come_in_order(name):
+  codes_BWL, costs_BW = found(name)['all']
+  assert np.all(np.diff(costs_BW, axis=1) >= 0)
+  for codes_WL in codes_BWL:
+    assert len(np.unique(codes_WL, axis=0)) == len(codes_WL)
+  # A few beams find nothing better than all, and the best of many.
+  few_B = found(name)['candidates'][1][:, 0]
+  assert np.all(few_B >= costs_BW[:, 0] - 1e-4)
+  assert np.mean(few_B < costs_BW[:, 0] + 1e-4) >= 0.25
 
 
 @each_kind
@@ -244,21 +264,21 @@ def test_static_kinds_learn_codewords_alone(name):
   by_param, by_vector = found(name)['gradients']
   assert np.max(np.abs(by_param['codebooks'])) > 0
   np.testing.assert_array_equal(by_vector, 0)
-  np.testing.assert_array_equal(found(name)['assigned'], known(KINDS[name]))
 
 
-def test_a_new_document_of_a_static_kind_gets_the_nearest_codes():
-  result = found('fixed')
-  books = result['params']['codebooks']
-  for b, vector in enumerate(np.asarray(vectors())):
-    for t, size in enumerate(SIZES):
-      distances = np.sum((books[t, :size] - vector) ** 2, axis=-1)
-      assert result['unknown'][b, t] == np.argmin(distances)
-      vector = vector - books[t, result['unknown'][b, t]]
+@pytest.mark.parametrize('name', ['fixed', 'residual, unequal'])
+def test_costs_are_distances_to_what_identifiers_stand_for(name):
+  result = found(name)
+  codes_BWL, costs_BW = result['all']
+  books = [result['params']['codebooks'][t] for t in range(L)]
+  stand_for = sum(books[t][codes_BWL[..., t]] for t in range(L))
+  distances = np.sum((stand_for - np.asarray(vectors())[:, None]) ** 2, axis=-1)
+  np.testing.assert_allclose(costs_BW, distances, rtol=1e-4)
 
 
-def test_residual_codes_are_greedy_nearest_codewords():
-  result = found('residual, unequal')
+@pytest.mark.parametrize('name', ['fixed', 'residual, unequal'])
+def test_one_beam_takes_the_nearest_codeword_of_each_position(name):
+  result = found(name)
   books = result['params']['codebooks']
   for b, vector in enumerate(np.asarray(vectors())):
     for t, size in enumerate(SIZES):

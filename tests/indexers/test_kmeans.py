@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gr_jax.indexers.candidates import nearest_identifiers
 from gr_jax.indexers.interface import absent_codes, squared_distances
 from gr_jax.indexers.kmeans import kmeans, product_kmeans, residual_kmeans
-from gr_jax.indexers.static import residual_codes
 
 WIDTH = 6
 
@@ -89,9 +89,8 @@ def test_residual_kmeans_comes_closer_with_every_position():
   assert books.shape == (4, 16, WIDTH)
   assert np.all(np.max(codes, axis=0) == np.array(sizes) - 1)
   np.testing.assert_array_equal(books[1, 5:], 0)
-  np.testing.assert_array_equal(
-    codes, residual_codes(vectors, books, absent_codes(sizes))
-  )
+  nearest, _ = nearest_identifiers(vectors, books, absent_codes(sizes), 1)
+  np.testing.assert_array_equal(codes, nearest[:, 0])
   residual, errors = vectors, []
   for t in range(4):
     residual = residual - books[t][codes[:, t]]

@@ -82,13 +82,14 @@ def started(config, vectors_ND):
   indexer = INDEXERS[type(config)](config, WIDTH)
   sizes = config.code_sizes
   usage_LK = jnp.ones((len(sizes), max(sizes)))
-  known_BL = jnp.zeros((2, len(sizes)), jnp.int32)
+  table = found.get('identifiers', {}).get('table')
+  if table is not None:
+    return np.asarray(table), found
 
   def drawn():
     return indexer.init(
       jax.random.key(0),
       vectors_ND[:2],
-      known_BL,
       temperature=1.0,
       noise=0.0,
       usage_LK=usage_LK,
@@ -101,9 +102,11 @@ def started(config, vectors_ND):
     for name, value in found['indexer'].items():
       assert params[name].shape == value.shape, name
       params[name] = jnp.asarray(value, params[name].dtype)
-    return indexer.apply({'params': params}, vectors_ND, known, method='assign')
+    codes_NWL, _ = indexer.apply(
+      {'params': params}, vectors_ND, 1, method='candidates'
+    )
+    return codes_NWL[:, 0]
 
-  known = found.get('identifiers', {}).get('table')
   return np.asarray(assign()), found
 
 

@@ -1,0 +1,73 @@
+"""The cheapest identifiers of a vector, by beam search over its codes."""
+
+import jax
+import jax.numpy as jnp
+
+from gr_jax.indexers import interface
+
+
+def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
+  """A beam search over codes, as additive quantizers encode.
+
+  The best code of each position in turn is seldom the best identifier; a few
+  beams find better ones (Babenko and Lempitsky, Additive Quantization, CVPR
+  2014). One beam is the choice position by position.
+
+  Args:
+    cost: (before_X, residual_XD, part) -> [X, K] costs of the identifiers that
+      end in each code, from the cost before it and from what the codes before
+      it left of the vector; the X = B x W rows are those of a document one
+      after another. Lower is better.
+    vectors_BD: what is coded.
+    parts: pytree of [L, ...], what `cost` reads of each position.
+    codebooks_LKD: what the codes stand for.
+    beams: W.
+
+  Returns:
+    [B, W, L] int32 identifiers, the cheapest first, and [B, W] their costs;
+    from `-ABSENT` on for the places that there are no identifiers for.
+  """
+  rows, width = vectors_BD.shape
+  positions, codes, _ = codebooks_LKD.shape
+
+  def step(state, inputs):
+    before_BW, residual_BWD, codes_BWL = state
+    level, part, codebook_KD = inputs
+    before_X = before_BW.reshape(-1)
+    cost_XK = cost(before_X, residual_BWD.reshape(-1, width), part)
+    none_X1 = before_X[:, None] > -interface.ABSENT / 2
+    cost_XK = jnp.where(none_X1, -interface.ABSENT, cost_XK)
+    best_BW, chosen_BW = jax.lax.top_k(-cost_XK.reshape(rows, -1), beams)
+    parents_BW1, picked_BW = (chosen_BW // codes)[..., None], chosen_BW % codes
+    residual_BWD = jnp.take_along_axis(residual_BWD, parents_BW1, axis=1)
+    codes_BWL = jnp.take_along_axis(codes_BWL, parents_BW1, axis=1)
+    return (
+      -best_BW,
+      residual_BWD - codebook_KD[picked_BW],
+      codes_BWL.at[:, :, level].set(picked_BW),
+    ), None
+
+  # One beam to begin with: the others are out of reach.
+  before_W = jnp.where(jnp.arange(beams) > 0, -interface.ABSENT, 0.0)
+  start = (
+    jnp.broadcast_to(before_W[None], (rows, beams)),
+    jnp.repeat(vectors_BD.astype(jnp.float32)[:, None], beams, axis=1),
+    jnp.zeros((rows, beams, positions), jnp.int32),
+  )
+  (cost_BW, _, codes_BWL), _ = jax.lax.scan(
+    step, start, (jnp.arange(positions), parts, codebooks_LKD)
+  )
+  return codes_BWL, cost_BW
+
+
+def nearest_identifiers(vectors_BD, codebooks_LKD, absent_LK, beams):
+  """The same by the squared distance to what identifiers stand for."""
+
+  def cost(before_X, residual_XD, part):
+    del before_X
+    codebook_KD, absent_K = part
+    distances_XK = interface.squared_distances(residual_XD, codebook_KD)
+    return distances_XK - absent_K[None]
+
+  parts = codebooks_LKD, absent_LK
+  return cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams)
