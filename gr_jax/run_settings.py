@@ -47,7 +47,9 @@ class RunSettings:
       would not fit another.
     encoder_weights: pretrained weights of the encoder (and of the decoder's
       stack where they have one): a folder, 'package:NAME', or
-      'hub:ORG/NAME@REVISION'; empty to train from scratch.
+      'hub:ORG/NAME@REVISION'; 'run:FOLDER' for encoder and projection of
+      another run with the same vocabulary, from its last checkpoint; empty to
+      train from scratch.
     seed: of parameters, order, noise and dropout.
     preparation: from texts to examples; its data_dir is set from this one's.
     loader: from examples to batches.
@@ -166,7 +168,7 @@ def control(
     The settings of the control.
   """
   # Nothing of a control stands still for a decoder to follow.
-  training = dataclasses.replace(settings.training, decoder_fraction=0.0)
+  training = dataclasses.replace(settings.training, settled_fraction=0.0)
   shared = dataclasses.replace(
     settings,
     cache_dir=str(cache_dir(settings, run_dir).absolute()),

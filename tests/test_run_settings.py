@@ -76,7 +76,7 @@ def test_controls_keep_budget_data_and_decoder(name, criteria):
   }
   assert kept == criteria
   assert changed.training.steps == run.training.steps
-  assert changed.training.decoder_fraction == 0
+  assert changed.training.settled_fraction == 0
   assert changed.loader == run.loader
   assert changed.model.decoder.stack == run.model.decoder.stack
   # Vectors, or a decoder of meaningless codes, learn all they can.

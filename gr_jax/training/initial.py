@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from gr_jax.indexers.tables import TABLES
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
+from gr_jax.training import run_weights
 from gr_jax.training.state import TrainState
 from gr_jax.types import UserError
 
@@ -52,8 +53,7 @@ def init_params(model, seed, documents):
   for name in TABLES:
     if name in params:
       row_1X = params[name]['table']
-      table_NX = jnp.zeros((documents, row_1X.shape[1]), row_1X.dtype)
-      params[name] = {'table': table_NX}
+      params[name] = {'table': jnp.repeat(row_1X, documents, axis=0)}
   return params, variables['params_axes'], variables['usage']
 
 
@@ -112,13 +112,16 @@ def import_params(params, config, source):
   Args:
     params: from `init_params`.
     config: RetrieverConfig.
-    source: as models.import_weights takes it; empty to change nothing.
+    source: as models.import_weights takes it, or 'run:FOLDER' for the encoder
+      and the projection of another run; empty to change nothing.
 
   Returns:
     The parameters, and the SHA-256 of the weights ('' for none).
   """
   if not source:
     return params, ''
+  if source.startswith(run_weights.RUN):
+    return run_weights.import_run(params, source)
   if isinstance(config.encoder, BertConfig):
     found, encoder, provenance = import_weights.import_bert(source)
     _check_config(config.encoder, found, 'RetrieverConfig.encoder', source)

@@ -1,0 +1,53 @@
+"""The text encoder of another run, to begin with."""
+
+import hashlib
+import pathlib
+
+import jax
+
+from gr_jax.training.checkpoints import Checkpoints
+from gr_jax.types import UserError
+
+RUN = 'run:'
+_MODULES = ('encoder', 'projection')
+
+
+def import_run(params, source):
+  """Puts encoder and projection of a run in place of drawn ones.
+
+  Args:
+    params: from `initial.init_params`.
+    source: 'run:FOLDER'; its last checkpoint is read.
+
+  Returns:
+    The parameters, and a SHA-256 of what was read.
+
+  Raises:
+    UserError: where there is no checkpoint, or an encoder of other shapes.
+  """
+  folder = pathlib.Path(source.removeprefix(RUN))
+  checkpoints = Checkpoints(folder / 'checkpoints')
+  step = checkpoints.latest()
+  if step is None:
+    raise UserError(
+      f'{source} should name the folder of a run with a checkpoint'
+    )
+  found = checkpoints.restore_params(step)
+  checkpoints.close()
+  sha256 = hashlib.sha256()
+  replaced = {name: params[name] for name in _MODULES if name in params}
+  for name, drawn in replaced.items():
+    if _shapes(drawn) != _shapes(found.get(name, {})):
+      raise UserError(
+        f'{source} has another {name}: use the gin files of its model'
+      )
+    for leaf in jax.tree.leaves(found[name]):
+      sha256.update(leaf.tobytes())
+    replaced[name] = found[name]
+  return {**params, **replaced}, sha256.hexdigest()
+
+
+def _shapes(module):
+  """{path: shape} of a module's parameters."""
+  leaves = jax.tree_util.tree_leaves_with_path(module)
+  return {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}
