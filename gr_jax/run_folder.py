@@ -16,6 +16,7 @@ from gr_jax.data.loader_checks import used_rates
 from gr_jax.data.preparation_settings import inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
 from gr_jax.retrieval.encoding import (
+  candidate_codes,
   document_vectors,
   encode_texts,
   project_vectors,
@@ -314,6 +315,10 @@ class Texts:
       len(self.prepared.document_ids),
       self.prepared.document_length,
     )
+
+  def candidates(self, params) -> tuple[np.ndarray, np.ndarray]:
+    """[N, W, L] identifiers a document could have, and [N, W] their costs."""
+    return candidate_codes(self._model, params, self.documents(params))
 
   def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
     """[Q, D] unit vectors of queries to start codes from, [Q] their documents.

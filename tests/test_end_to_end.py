@@ -126,7 +126,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
 
 def whole_state(run, checkpoints):
   """All that a checkpoint of step 160 holds."""
-  optimizer = stage_optimizers(run.training)['decoder']
+  optimizer = stage_optimizers(run.training)['settled']
   state, _, _ = initial.first_state(run, Retriever(run.model), 40, optimizer)
   hashes = checkpoints.verify(160)['hashes']
   return checkpoints.restore(160, state, hashes).state

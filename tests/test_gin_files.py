@@ -67,7 +67,7 @@ def test_indexer_files_build_beside_every_run(path, run):
     return
   assert indexer.kind == name
   assert built.model.indexer_gradient == 1.0
-  assert built.training.decoder_fraction == 0.0
+  assert built.training.settled_fraction == 0.0
   on = {
     field.name
     for field in dataclasses.fields(objective)

@@ -20,8 +20,9 @@ def train_loop(
 
   Args:
     state: training.state.TrainState.
-    stages: {'dense' | 'codes' | 'decoder': (begin, step_fn)}, state -> state
-      before the stage's first step, and from training.step.make_step.
+    stages: {'dense' | 'codes' | 'settled': (begin, step_fn)}, state -> state
+      before the stage's first step and that of each of its rounds, and from
+      training.step.make_step.
     batches: iterator of batches with get_state, already at the state's step.
     put: function from a numpy batch to device arrays.
     settings: training.state.TrainingSettings.
@@ -41,7 +42,7 @@ def train_loop(
     check_interrupt()
     stage = settings.stage(step)
     begin, step_fn = stages[stage]
-    if step == settings.first_steps[stage]:
+    if step in settings.beginnings:
       state = begin(state)
     batch = next(batches)
     state, metrics = step_fn(state, put(batch))
@@ -50,7 +51,7 @@ def train_loop(
     last = done == settings.steps
     saving = last or done % settings.checkpoint_every == 0
     # The stages measure different criteria: no window spans both.
-    staged = done in settings.first_steps.values()
+    staged = done in settings.beginnings
     if saving or staged or not done % settings.log_every:
       values = window.close(done)
       log(done, values if stage == 'dense' else {**values, **watch(state)})

@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr_jax.indexers import starting
+from gr_jax.indexers import settling, starting
+from gr_jax.indexers.static import StaticConfig
 from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.objectives.weighted_sum import only
 from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.step import make_step
+
+# The criteria that identifiers which stand still are found by.
+_SETTLED = ('generation', 'quantised', 'prefix_contrast', 'consistency')
 
 
 def stages(model, settings, texts, optimizers):
@@ -23,13 +27,13 @@ def stages(model, settings, texts, optimizers):
     optimizers: from `stage_optimizers`.
 
   Returns:
-    {'dense' | 'codes' | 'decoder': (begin, step_fn)}.
+    {'dense' | 'codes' | 'settled': (begin, step_fn)}.
   """
   return {
     name: (
       functools.partial(begin_stage, name, settings, texts, optimizer),
       make_step(
-        model,
+        model.clone(settled=name == 'settled'),
         optimizer=optimizer,
         settings=settings.training,
         objective_settings=stage_objective(settings.objective, name),
@@ -43,24 +47,29 @@ def stages(model, settings, texts, optimizers):
 
 
 def stage_optimizers(training):
-  """{'dense' | 'codes' | 'decoder': optimizer} of a run.
+  """{'dense' | 'codes' | 'settled': optimizer} of a run.
 
-  A stage each: moments and rate start anew when codes and decoder do.
+  A stage each: moments and rate start anew with it, and with each round.
 
   Args:
     training: training.state.TrainingSettings.
   """
-  first = [*training.first_steps.values(), training.steps]
+  first = training.first_steps
+  steps = {
+    'dense': first['codes'],
+    'codes': first['settled'] - first['codes'],
+    'settled': training.round_steps,
+  }
   vectors = ('encoder', 'projection')
   decoder = {'decoder': training.optimizer.decoder_rate}
   factors = {
     'dense': {},
     'codes': decoder | dict.fromkeys(vectors, training.optimizer.vector_rate),
-    'decoder': decoder | dict.fromkeys((*vectors, 'indexer'), 0.0),
+    'settled': decoder | dict.fromkeys(vectors, 0.0),
   }
   return {
-    name: make_optimizer(training.optimizer, end - start, factors[name])
-    for name, start, end in zip(factors, first[:-1], first[1:], strict=True)
+    name: make_optimizer(training.optimizer, steps[name], factors[name])
+    for name in factors
   }
 
 
@@ -69,11 +78,12 @@ def stage_objective(settings, stage):
 
   Args:
     settings: ObjectiveSettings.
-    stage: 'dense', 'codes' or 'decoder'.
+    stage: 'dense', 'codes' or 'settled' (what says where identifiers should
+      be is left out).
   """
   if stage == 'dense':
     return only(settings, 'bottleneck')
-  return only(settings, 'generation') if stage == 'decoder' else settings
+  return only(settings, *_SETTLED) if stage == 'settled' else settings
 
 
 def begin_stage(name, settings, texts, optimizer, state):
@@ -81,7 +91,7 @@ def begin_stage(name, settings, texts, optimizer, state):
 
   Args:
     name: 'dense', 'codes' (identifiers start from what the vectors became) or
-      'decoder'.
+      'settled' (they are given to the whole corpus, except static ones).
     settings: run_settings.RunSettings.
     texts: run_folder.Texts, the vectors of documents and training queries.
     optimizer: of the stage; it starts anew.
@@ -101,6 +111,9 @@ def begin_stage(name, settings, texts, optimizer, state):
       frozen=_replaced(state.frozen, found),
       usage=jax.tree.map(_placed, usage, state.usage),
     )
+  if name == 'settled' and not isinstance(settings.model.indexer, StaticConfig):
+    found = _settled_codes(settings.model, texts, state.all_params())
+    state = state.replace(frozen=_replaced(state.frozen, found))
   return state.replace(
     opt_state=jax.tree.map(
       _placed, optimizer.init(state.params), state.opt_state
@@ -127,6 +140,13 @@ def _starting_codes(settings, texts, params):
   if 'query_means' in params:
     found['query_means'] = {'table': means_ND.astype(np.float16)}
   return found
+
+
+def _settled_codes(config, texts, params):
+  """{'identifiers': {'table': array}}, what all documents are given."""
+  codes_NWL, costs_NW = texts.candidates(params)
+  most = settling.capacity(len(codes_NWL), config.code_sizes, config.room)
+  return {'identifiers': {'table': settling.settle(codes_NWL, costs_NW, most)}}
 
 
 def _replaced(params, found):

@@ -20,9 +20,10 @@ class TrainingSettings:
     steps: optimizer updates.
     dense_fraction: of the steps, the first ones, which train vectors alone
       (the bottleneck criteria); the codes start from what the vectors became.
-    decoder_fraction: of the steps, the last ones, in which identifiers stand
-      still and the decoder alone learns to write them. A decoder that follows
-      moving codes never learns the last ones of an identifier by heart.
+    settled_fraction: of the steps, the last ones, in which identifiers stand
+      still, and the codewords and the decoder learn to find them.
+    settled_rounds: of that stage; each begins with giving the whole corpus its
+      identifiers anew.
     train_encoder: whether the text encoder trains too; if not, its vectors
       are computed once and kept on disk.
     accumulate: microbatches a step; in-batch criteria see one microbatch.
@@ -38,7 +39,8 @@ class TrainingSettings:
 
   steps: int = 900
   dense_fraction: float = 0.34
-  decoder_fraction: float = 0.33
+  settled_fraction: float = 0.33
+  settled_rounds: int = 2
   train_encoder: bool = False
   accumulate: int = 1
   optimizer: OptimizerSettings = OptimizerSettings()
@@ -50,28 +52,42 @@ class TrainingSettings:
   keep_checkpoints: int = 2
 
   def __post_init__(self):
-    positive = ('steps', 'accumulate', 'log_every', 'checkpoint_every')
+    positive = (
+      'steps', 'settled_rounds', 'accumulate', 'log_every', 'checkpoint_every'
+    )  # fmt: skip
     check_range(self, dict.fromkeys(positive, (1, math.inf)))
     check_range(self, {'evaluate_every': (0, math.inf)})
     # The whole of the steps would leave codebooks that never started.
-    fractions = ('dense_fraction', 'decoder_fraction')
+    fractions = ('dense_fraction', 'settled_fraction')
     check_range(self, dict.fromkeys(fractions, (0, 1)))
-    if self.dense_fraction + self.decoder_fraction >= 1:
+    if self.dense_fraction + self.settled_fraction >= 1:
       raise UserError(
-        'dense_fraction and decoder_fraction must leave steps for the codes, '
-        f'got {self.dense_fraction} and {self.decoder_fraction}'
+        'dense_fraction and settled_fraction must leave steps for the codes, '
+        f'got {self.dense_fraction} and {self.settled_fraction}'
       )
 
   @property
   def first_steps(self):
-    """{'dense' | 'codes' | 'decoder': first step} of the stages, in order."""
+    """{'dense' | 'codes' | 'settled': first step} of the stages, in order."""
     codes = int(self.dense_fraction * self.steps)
-    decoder = self.steps - int(self.decoder_fraction * self.steps)
-    return {'dense': 0, 'codes': codes, 'decoder': decoder}
+    settled = self.steps - int(self.settled_fraction * self.steps)
+    return {'dense': 0, 'codes': codes, 'settled': settled}
+
+  @property
+  def round_steps(self):
+    """Steps of a round of the last stage, 1 at least; the last may be short."""
+    settled = self.steps - self.first_steps['settled']
+    return max(-(-settled // self.settled_rounds), 1)
+
+  @property
+  def beginnings(self):
+    """First steps of the stages, and of each round of the last one."""
+    rounds = range(self.first_steps['settled'], self.steps, self.round_steps)
+    return {*self.first_steps.values(), *rounds}
 
   def codes_progress(self, step):
     """Share of the stage in which codes move that is done by `step`."""
-    begin, end = self.first_steps['codes'], self.first_steps['decoder']
+    begin, end = self.first_steps['codes'], self.first_steps['settled']
     return jnp.clip((step - begin) / (end - begin), 0.0, 1.0)
 
   def stage(self, step):

@@ -94,14 +94,14 @@ def run(
 SETTINGS = TrainingSettings(
   steps=7,
   dense_fraction=0.5,
-  decoder_fraction=0.15,
+  settled_fraction=0.15,
   log_every=2,
   checkpoint_every=4,
 )
 
 
 STAGES = ['begin dense'] + ['dense'] * 3
-STAGES += ['begin codes'] + ['codes'] * 3 + ['begin decoder', 'decoder']
+STAGES += ['begin codes'] + ['codes'] * 3 + ['begin settled', 'settled']
 
 
 def test_every_stage_begins_once():
@@ -121,21 +121,49 @@ def test_a_resumed_run_goes_through_what_is_left_of_the_stages(first):
 
 
 @pytest.mark.parametrize(
-  'dense, decoder, stages',
+  'dense, settled, stages',
   [
     (0.0, 0.0, ['codes'] * 8),
     (0.5, 0.0, ['dense'] * 4 + ['codes'] * 4),
-    (0.0, 0.25, ['codes'] * 6 + ['decoder'] * 2),
+    (0.0, 0.25, ['codes'] * 6 + ['settled'] * 2),
   ],
 )
-def test_stages_that_have_no_step_do_not_begin(dense, decoder, stages):
+def test_stages_that_have_no_step_do_not_begin(dense, settled, stages):
   settings = TrainingSettings(
-    steps=8, dense_fraction=dense, decoder_fraction=decoder
+    steps=8, dense_fraction=dense, settled_fraction=settled, settled_rounds=1
   )
   _, order = run(settings)
   assert [name for name in order if name[:5] != 'begin'] == stages
   begun = [name[6:] for name in order if name[:5] == 'begin']
   assert begun == list(dict.fromkeys(stages))
+
+
+@pytest.mark.parametrize(
+  'steps, fraction, rounds, begin',
+  [
+    (10, 0.5, 2, [5, 8]),
+    (10, 0.5, 5, [5, 6, 7, 8, 9]),
+    (10, 0.5, 9, [5, 6, 7, 8, 9]),
+    (10, 0.0, 3, []),
+  ],
+)
+def test_the_last_stage_begins_anew_with_each_round(
+  steps, fraction, rounds, begin
+):
+  settings = TrainingSettings(
+    steps=steps,
+    dense_fraction=0.2,
+    settled_fraction=fraction,
+    settled_rounds=rounds,
+  )
+  _, order = run(settings)
+  at, found = 0, []
+  for name in order:
+    if name == 'begin settled':
+      found.append(at)
+    at += not name.startswith('begin')
+  assert found == begin
+  assert order.count('begin codes') == order.count('begin dense') == 1
 
 
 def test_logs_are_means_over_their_window_and_no_window_spans_the_stages():
@@ -144,7 +172,7 @@ def test_logs_are_means_over_their_window_and_no_window_spans_the_stages():
   logs = [values for _, values in recorder.logs]
   assert [values.get('dense') for values in logs[:2]] == [0.5, 2.0]
   assert [values.get('codes') for values in logs[2:4]] == [3, 4.5]
-  assert logs[4]['decoder'] == 6
+  assert logs[4]['settled'] == 6
   assert all(values['examples_per_second'] > 0 for values in logs)
 
 
@@ -172,7 +200,7 @@ def test_hooks_run_once_there_are_codes():
   settings = TrainingSettings(
     steps=7,
     dense_fraction=0.5,
-    decoder_fraction=0.0,
+    settled_fraction=0.0,
     evaluate_every=2,
     log_every=100,
   )
@@ -205,7 +233,7 @@ def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
       TrainingSettings(
         steps=8,
         dense_fraction=0.0,
-        decoder_fraction=0.0,
+        settled_fraction=0.0,
         log_every=2,
         checkpoint_every=2,
       ),

@@ -107,7 +107,7 @@ def test_the_decoder_learns_the_codes():
 def test_the_frozen_encoder_stays_as_it_is():
   state, _ = start()
   before = jax.tree.map(np.asarray, state.frozen)
-  assert set(before) == {'encoder', 'query_means'}
+  assert set(before) == {'encoder', 'identifiers', 'query_means'}
   state, _ = run(SETTINGS)
   jax.tree.map(np.testing.assert_array_equal, before, state.frozen)
   assert set(state.all_params()) == set(start()[0].all_params())
@@ -218,9 +218,8 @@ def test_each_part_has_its_rate_in_each_stage():
     'codes': {
       'encoder': 0.5, 'projection': 0.5, 'codebooks': 3.0, 'decoder': 2.0
     },
-    'decoder': {
-      'encoder': 0.0, 'projection': 0.0, 'codebooks': 0.0, 'indexer': 0.0,
-      'decoder': 2.0,
+    'settled': {
+      'encoder': 0.0, 'projection': 0.0, 'codebooks': 3.0, 'decoder': 2.0
     },
   }  # fmt: skip
   for stage, factor in factors.items():
@@ -237,10 +236,13 @@ def test_each_part_has_its_rate_in_each_stage():
 def stage_rate(stage):
   """The rate of the second step of a stage, with default settings."""
   training = TrainingSettings()
-  first = [*training.first_steps.values(), training.steps]
-  at = [*training.first_steps].index(stage)
+  first = training.first_steps
   settings = training.optimizer
-  steps = first[at + 1] - first[at]
+  steps = {
+    'dense': first['codes'],
+    'codes': first['settled'] - first['codes'],
+    'settled': training.round_steps,
+  }[stage]
   return learning_rate(settings.learning_rate, settings.warmup, steps)(1)
 
 

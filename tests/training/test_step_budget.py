@@ -77,6 +77,7 @@ NOT_IN_A_STEP = {
   'data/loader.py': ('_with_negatives',),
   'models/retriever.py': (
     'Retriever.assign',
+    'Retriever.candidates',
     'Retriever.start',
     'Retriever.decode',
     # Of criteria, noise and upkeep that are off.
@@ -90,7 +91,7 @@ NOT_IN_A_STEP = {
   'training/state.py': ('TrainState.all_params',),
   # Of T5's text head.
   'models/layers.py': ('Embed.attend',),
-  'indexers/residual.py': ('ResidualIndexer.assign',),
+  'indexers/residual.py': ('ResidualIndexer.candidates',),
   'models/code_decoder.py': (
     'DecodingState',
     'StackState',
