@@ -10,6 +10,15 @@ import pathlib
 # Before jax: a machine with an accelerator runs the same tests.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
+# Most programs run once: optimizing them would take longer than they run.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_backend_optimization_level=0',
+    '--xla_llvm_disable_expensive_passes=true',
+  ]
+)
+
 import jax
 import pytest
 

@@ -22,7 +22,7 @@ from gr_jax.models.code_decoder import CodeDecoder, CodeDecoderConfig
 from gr_jax.models.encoder import Encoder
 from gr_jax.models.projection import Projection, scale_gradient, unit_length
 from gr_jax.models.t5 import T5Config
-from gr_jax.types import UserError
+from gr_jax.types import UserError, check_range
 
 _INDEXERS = {
   ResidualConfig: ResidualIndexer,
@@ -81,6 +81,7 @@ class RetrieverConfig:
   queue: int = 2048
 
   def __post_init__(self):
+    check_range(self, {'assign_beams': (1, jnp.inf), 'room': (0, jnp.inf)})
     if not self.projection and self.width != self.encoder.emb_dim:
       raise UserError(
         f'without a projection RetrieverConfig.width is that of the encoder, '

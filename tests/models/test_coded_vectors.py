@@ -16,6 +16,7 @@ from gr_jax.indexers.upkeep import UpkeepConfig
 from gr_jax.models.retriever import Retriever
 from gr_jax.objectives.uncertainty import LEAST, weigh_by_uncertainty
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, objective, only
+from gr_jax.types import UserError
 
 
 def unit(seed, rows=4, width=8):
@@ -239,3 +240,9 @@ def test_upkeep_is_kept_in_mind_only_where_it_is_on():
   upkeep = UpkeepConfig(average=0.9, reseed_every=5)
   model = Retriever(dataclasses.replace(config(), upkeep=upkeep))
   assert set(usage(model)) == {'usage', 'upkeep'}
+
+
+@pytest.mark.parametrize('changes', [{'assign_beams': 0}, {'room': -1.0}])
+def test_what_gives_identifiers_is_checked(changes):
+  with pytest.raises(UserError, match=next(iter(changes))):
+    config(**changes)
