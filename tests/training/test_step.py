@@ -58,19 +58,26 @@ def batch(rows=8):
   }
 
 
+@functools.cache
+def drawn(model):
+  params, _, usage = init_params(model, 0, documents=8)
+  return params, usage
+
+
 def start(train_encoder=False, settings=SETTINGS):
-  params, _, usage = init_params(MODEL, 0, documents=8)
+  # A copy: steps donate what they are given.
+  params, usage = jax.tree.map(jnp.copy, drawn(MODEL))
   optimizer = make_optimizer(settings.optimizer, settings.steps)
   return make_state(params, usage, optimizer, train_encoder), optimizer
 
 
-def stepper(settings=SETTINGS, objective=None):
-  _, optimizer = start(settings=settings)
+@functools.cache
+def stepper(model, settings, objective):
   return make_step(
-    MODEL,
-    optimizer=optimizer,
+    model,
+    optimizer=make_optimizer(settings.optimizer, settings.steps),
     settings=settings,
-    objective_settings=objective or ObjectiveSettings(),
+    objective_settings=objective,
     upkeep=None,
     seed=0,
   )
@@ -78,7 +85,7 @@ def stepper(settings=SETTINGS, objective=None):
 
 def run(settings, objective=None, steps=3):
   state, _ = start(settings=settings)
-  step = stepper(settings, objective)
+  step = stepper(MODEL, settings, objective or ObjectiveSettings())
   for _ in range(steps):
     state, metrics = step(state, batch())
   return state, metrics
@@ -89,7 +96,7 @@ def test_the_decoder_learns_the_codes():
     SETTINGS, optimizer=OptimizerSettings(learning_rate=0.02)
   )
   alone = only(ObjectiveSettings(), 'generation')
-  step = stepper(fast, alone)
+  step = stepper(MODEL, fast, alone)
   state, _ = start(settings=fast)
   # Queries that say nothing of their documents: geometry does not help.
   unrelated = batch() | {
