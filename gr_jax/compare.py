@@ -244,7 +244,7 @@ def _planned(settings, data, variant, seed, data_sha256) -> Run:
   for name in ('run_dir', 'data_dir', 'cache_dir', 'mesh'):
     del bound[name]
   trained = comparison_results.stamp(bound, data_sha256)
-  judged = [list(settings.fractions), settings.measures[0]]
+  judged = [list(settings.fractions), list(settings.measures)]
   return Run(
     key, folder, references, made, configuration.config_text(), trained,
     comparison_results.stamp(trained, splits, judged),

@@ -161,7 +161,7 @@ def control(
     name: 'random_ids' (codes drawn at random, their codewords learned from
       generation, vectors from the bottleneck; same model and budget, decoded
       by all that the decoder learned) or 'dense_only' (the encoder trained on
-      InfoNCE alone, to the last step).
+      InfoNCE alone, to the last step; documents stay where their texts are).
     run_dir: of the run, whose caches the control shares.
 
   Returns:
@@ -199,6 +199,7 @@ def control(
     )
   return dataclasses.replace(
     shared,
+    model=dataclasses.replace(settings.model, query_share=0.0),
     training=_with_rates(training, vector_rate=1.0),
     objective=only(settings.objective, 'bottleneck'),
   )

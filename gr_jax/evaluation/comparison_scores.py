@@ -144,14 +144,17 @@ def measures(
 
 
 def fit_weights(
-  found: Found, asked: Judged, measure: str
+  found: Found, asked: Judged, names: Sequence[str]
 ) -> tuple[float, float]:
   """The weights of the grid with the largest mean; the first of equals.
+
+  Of several measures together, as SearchSettings.fit_measures: one alone moves
+  less between two weights than it does between two seeds.
 
   Args:
     found: candidates of dev.
     asked: dev.
-    measure: one of metrics.NAMES.
+    names: of metrics.NAMES, whose mean counts.
 
   Returns:
     Weights of the generative and of the dense score.
@@ -159,6 +162,7 @@ def fit_weights(
 
   def mean(weights):
     scores_BC = found.fused(weights)
-    return measures(found.documents_BC, scores_BC, asked)[measure].mean()
+    values = measures(found.documents_BC, scores_BC, asked)
+    return np.mean([values[name] for name in names])
 
   return max(WEIGHTS, key=mean)

@@ -134,7 +134,7 @@ def scores_of(
     The weights of each share of documents, and the scores by score_key.
   """
   documents = len(searcher.index)
-  measure = MEASURES[settings.measures[0]]
+  names = [MEASURES[measure] for measure in settings.measures]
   weights: dict[str, list[float]] = {}
   scores: dict[str, np.ndarray] = {}
 
@@ -148,7 +148,7 @@ def scores_of(
     for fraction in settings.fractions:
       part = found.first(_budget(fraction, documents))
       if asked.split == 'dev':
-        fitted = comparison_scores.fit_weights(part, asked, measure)
+        fitted = comparison_scores.fit_weights(part, asked, names)
         weights[repr(fraction)] = list(fitted)
       for system, pair in (
         (FUSED, tuple(weights[repr(fraction)])),

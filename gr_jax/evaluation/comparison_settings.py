@@ -46,7 +46,7 @@ class ComparisonSettings:
       for the best on dev among those whose names begin so; empty for none.
     split: 'dev' or 'test'. Weights and the choice of the baseline come from
       dev always.
-    measures: of the table; the first chooses weights and baseline.
+    measures: of the table; their mean chooses weights, the first the baseline.
     keep_runs: leaves the checkpoints of a finished run where they are.
   """
 

@@ -27,10 +27,10 @@ _COLUMNS = (
 )  # fmt: skip
 _HOW = """\
 Means over seeds ± half the range over seeds. "fused" ranks the candidates by
-both scores, with the weight fitted on dev for each run; "generative alone" by
-the score of the identifier; "exact dense" ranks all documents by the vectors
-of the same model. Differences are paired by query and seed, with 95 %
-intervals from a bootstrap that draws queries and seeds."""
+both scores, with the weight fitted on dev for each run (mean of the measures);
+"generative alone" by the score of the identifier; "exact dense" ranks all
+documents by the vectors of the same index. Differences are paired by query and
+seed, with 95 % intervals from a bootstrap that draws queries and seeds."""
 
 # (data set, variant, seed) -> why there is no result.
 Failures = Mapping[tuple[str, str, int], str]

@@ -47,10 +47,11 @@ class RetrieverConfig:
     pooling: 'mean' or 'first', of the encoder's states.
     indexer_gradient: share of the generation loss's gradient that reaches
       codes and codebooks; 0 leaves the indexer to the other criteria.
-    query_share: share of the mean vector of a document's training queries in
-      what its identifier codes, besides its own; a document without them, as
-      one that is new, is coded by its own vector alone. Our reconstruction of
-      bottleneck-minimal indexing (arXiv 2405.10974) for codes that learn.
+    query_share: share of the mean vector of a document's training queries,
+      besides its own, in what the index ranks it by and in what its identifier
+      codes where that is learned; a document without them, as one that is new,
+      stays where its own vector is. Our reconstruction of bottleneck-minimal
+      indexing (arXiv 2405.10974) for codes that learn, and for vectors.
     assign_beams: W, identifiers that are looked at for a document that is
       given one: the nearest of W beams, or the next that has room.
     room: documents that an identifier takes while identifiers are given to the
@@ -176,7 +177,7 @@ class Retriever(nn.Module):
     kind = _INDEXERS[type(config.indexer)]
     self.indexer = kind(config.indexer, config.width)
     self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
-    if config.query_share and not isinstance(config.indexer, StaticConfig):
+    if config.query_share:
       self.query_means = DocumentTable(config.width, jnp.float16, 0)
     self.usage = CodeUsage(config.code_sizes, config.queue)
     self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
@@ -212,7 +213,7 @@ class Retriever(nn.Module):
     documents_BD = self.project(pooled_BE)
     numbers_B = batch['document_index']
     _, queue_codes_QL, queue_documents_Q = self.usage.recent()
-    coded_BD = self._coded(documents_BD, numbers_B)
+    coded_BD = self.moved(documents_BD, numbers_B)
     codebooks_LKD = self.indexer.codebooks()
     assignment = given(self.identifiers(numbers_B), codebooks_LKD)
     if not self.settled and not isinstance(self.config.indexer, StaticConfig):
@@ -294,10 +295,14 @@ class Retriever(nn.Module):
       pooled_XE = vectors_BHE.reshape(-1, vectors_BHE.shape[-1])
     return self.project(pooled_XE)
 
-  def _coded(self, vectors_BD, documents_B):
-    """[B, D] what identifiers code: documents, moved to their queries."""
-    static = isinstance(self.config.indexer, StaticConfig)
-    if static or not self.config.query_share:
+  def moved(self, vectors_BD, documents_B):
+    """[B, D] unit vectors of documents, moved to their queries.
+
+    Args:
+      vectors_BD: as `assign` takes them.
+      documents_B: the same.
+    """
+    if not self.config.query_share:
       return vectors_BD
     means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
     asked_B1 = jnp.any(means_BD != 0, axis=-1, keepdims=True)
@@ -350,7 +355,7 @@ class Retriever(nn.Module):
     Returns:
       [B, W, L] int32 identifiers, the nearest first, and [B, W] their costs.
     """
-    coded_BD = self._coded(vectors_BD, documents_B)
+    coded_BD = self.moved(vectors_BD, documents_B)
     return self.indexer.candidates(coded_BD, self.config.assign_beams)
 
   def start(self, encoding, width):

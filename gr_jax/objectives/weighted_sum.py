@@ -41,7 +41,7 @@ class ObjectiveSettings:
 
   generation: Weight = 1.0
   bottleneck: Weight = 1.0
-  quantised: Weight = 2.0
+  quantised: Weight = 4.0
   prefix_contrast: Weight = 1.0
   consistency: Weight = 4.0
   commitment: Weight = 2.0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gr_jax.index.index import Index
-from gr_jax.retrieval.encoding import assign_codes
+from gr_jax.retrieval.encoding import assign_codes, moved_vectors
 
 
 def build_index(
@@ -23,7 +23,8 @@ def build_index(
   Args:
     model: Retriever.
     params: of the model.
-    vectors_ND: [N, D] unit vectors of the documents, float32.
+    vectors_ND: [N, D] unit vectors of the documents, float32; the index keeps
+      them moved to the documents' training queries (Retriever.moved).
     vector_type: what the index keeps them in (SearchSettings.vector_type).
     document_ids: one a document.
     titles: one a document.
@@ -32,7 +33,7 @@ def build_index(
   return Index.build(
     assign_codes(model, params, vectors_ND),
     model.config.code_sizes,
-    vectors_ND.astype(vector_type),
+    moved_vectors(model, params, vectors_ND).astype(vector_type),
     document_ids,
     titles,
     texts,

@@ -133,6 +133,22 @@ def assign_codes(
   )
 
 
+def moved_vectors(
+  model: Any, params: Any, vectors_ND: np.ndarray
+) -> np.ndarray:
+  """[N, D] what the documents of the corpus trained on are ranked by.
+
+  Args:
+    model: Retriever.
+    params: of the model.
+    vectors_ND: unit vectors of the documents.
+  """
+  numbers_N = np.arange(len(vectors_ND), dtype=np.int32)
+  return _in_batches(
+    functools.partial(_moved, model, params), vectors_ND, numbers_N
+  )
+
+
 def candidate_codes(
   model: Any, params: Any, vectors_ND: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -162,6 +178,13 @@ def _candidates(model, params, vectors_BD, documents_B):
 @functools.partial(jax.jit, static_argnums=0)
 def _project(model, params, pooled_BE):
   return model.apply({'params': params}, pooled_BE, method='project')
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _moved(model, params, vectors_BD, documents_B):
+  return model.apply(
+    {'params': params}, vectors_BD, documents_B, method='moved'
+  )
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -57,14 +57,17 @@ def test_weights_come_from_a_grid_and_the_first_of_equals_wins():
   )
   asked = comparison_scores.judged(split, IDS)
 
-  def fit(generative, dense):
+  def fit(generative, dense, names=('R@1',)):
     found = Found(np.array([[0, 1]]), np.array([generative]), np.array([dense]))
-    return comparison_scores.fit_weights(found, asked, 'R@1')
+    return comparison_scores.fit_weights(found, asked, names)
 
   assert fit([-9.0, -1.0], [0.1, 0.9]) == (0.0, 1.0)
   assert fit([-9.0, -1.0], [0.50, 0.49]) == (0.0025, 1.0)
   assert fit([-9.0, -1.0], [0.9, 0.5]) == (0.08, 1.0)
   assert fit([-2.0, -1.0], [0.9, 0.1]) == (1.0, 0.0)
+  # A measure that is the same at all weights leaves the choice to the others.
+  assert fit([-9.0, -1.0], [0.9, 0.5], ('R@10', 'R@1')) == (0.08, 1.0)
+  assert fit([-9.0, -1.0], [0.9, 0.5], ('R@10',)) == (0.0, 1.0)
 
 
 def test_a_smaller_budget_takes_the_first_candidates():

@@ -80,15 +80,16 @@ def test_weights_of_dev_are_used_on_test(opened, monkeypatch):
   ]
   fitted = []
 
-  def fit(found, asked, measure):
-    fitted.append((asked.split, found.documents_BC.shape[1], measure))
+  def fit(found, asked, names):
+    fitted.append((asked.split, found.documents_BC.shape[1], names))
     return (1.0, 0.0)
 
   monkeypatch.setattr(comparison_scores, 'fit_weights', fit)
   weights, scores = comparison_search.scores_of(
     SETTINGS, searcher, splits, {'dev': judged.texts, 'test': judged.texts}
   )
-  assert fitted == [('dev', 3, 'R@10'), ('dev', 15, 'R@10')]
+  names = ['R@10', 'RR@10']
+  assert fitted == [('dev', 3, names), ('dev', 15, names)]
   assert weights == {'0.1': [1.0, 0.0], '0.5': [1.0, 0.0]}
   for fraction in ('0.1', '0.5'):
     np.testing.assert_array_equal(

@@ -1,4 +1,4 @@
-"""What identifiers code: documents, moved to the queries that ask for them."""
+"""What an index ranks by and identifiers code: documents near their queries."""
 
 import dataclasses
 
@@ -24,15 +24,12 @@ def unit(seed, rows=4, width=8):
   return vectors / jnp.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-def coded(model, params, vectors, numbers):
-  return model.apply(
-    {'params': params}, vectors, jnp.asarray(numbers), method='_coded'
-  )
-
-
 @pytest.mark.parametrize('share', [0.0, 0.25, 1.0])
-def test_a_document_is_coded_between_itself_and_its_queries(share):
-  model = Retriever(config(query_share=share))
+@pytest.mark.parametrize(
+  'indexer', [ResidualConfig(3, 5), StaticConfig('random', 3, 5)]
+)
+def test_a_document_is_ranked_between_itself_and_its_queries(share, indexer):
+  model = Retriever(config(query_share=share, indexer=indexer))
   params = dict(initial(model)['params'])
   means = np.array(unit(1, rows=3), np.float16)
   means[1] = 0  # No query asks for the second document.
@@ -41,7 +38,9 @@ def test_a_document_is_coded_between_itself_and_its_queries(share):
   else:
     assert 'query_means' not in params
   vectors = unit(2)
-  found = coded(model, params, vectors, [0, 1, 2, -1])
+  found = model.apply(
+    {'params': params}, vectors, jnp.array([0, 1, 2, -1]), method='moved'
+  )
   for row, document in ((0, 0), (2, 2)):
     mixed = (1 - share) * vectors[row] + share * means[document]
     mixed = mixed / jnp.linalg.norm(mixed)
