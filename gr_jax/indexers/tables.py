@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
@@ -39,8 +40,9 @@ class DocumentTable(nn.Module):
       table_NX = self.get_variable('params', 'table')
     elif not self.is_initializing():
       # An index carries none: what it is given is new to the model.
-      shape = (len(documents_B), self.width)
-      return jnp.full(shape, self.missing, self.dtype)
+      # What follows from it alone takes XLA a second to work out beforehand.
+      rows = jnp.full((len(documents_B), self.width), self.missing, self.dtype)
+      return jax.lax.optimization_barrier(rows)
     else:
       table_NX = parameter(
         'table',
