@@ -199,7 +199,7 @@ def control(
     )
   return dataclasses.replace(
     shared,
-    model=dataclasses.replace(settings.model, query_share=0.0),
+    model=dataclasses.replace(settings.model, ranks_moved=False),
     training=_with_rates(training, vector_rate=1.0),
     objective=only(settings.objective, 'bottleneck'),
   )

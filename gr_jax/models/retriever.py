@@ -48,10 +48,13 @@ class RetrieverConfig:
     indexer_gradient: share of the generation loss's gradient that reaches
       codes and codebooks; 0 leaves the indexer to the other criteria.
     query_share: share of the mean vector of a document's training queries,
-      besides its own, in what the index ranks it by and in what its identifier
-      codes where that is learned; a document without them, as one that is new,
-      stays where its own vector is. Our reconstruction of bottleneck-minimal
-      indexing (arXiv 2405.10974) for codes that learn, and for vectors.
+      besides its own, in what its identifier codes where that is learned; a
+      document without them, as one that is new, is coded by its own vector
+      alone. Our reconstruction of bottleneck-minimal indexing (arXiv
+      2405.10974) for codes that learn.
+    ranks_moved: whether an index also ranks documents there. It pays where each
+      has training queries (docs/experiments.md, 16), and harms where some have
+      none or are to be inserted: those that were moved stand before them.
     assign_beams: W, identifiers that are looked at for a document that is
       given one: the nearest of W beams, or the next that has room.
     room: documents that an identifier takes while identifiers are given to the
@@ -74,6 +77,7 @@ class RetrieverConfig:
   pooling: str = 'mean'
   indexer_gradient: float = 0.0
   query_share: float = 0.25
+  ranks_moved: bool = False
   assign_beams: int = 16
   room: float = 2.0
   reads_queries: bool = False
@@ -305,8 +309,7 @@ class Retriever(nn.Module):
     if not self.config.query_share:
       return vectors_BD
     means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
-    asked_B1 = jnp.any(means_BD != 0, axis=-1, keepdims=True)
-    share_B1 = self.config.query_share * asked_B1
+    share_B1 = self.config.query_share * jnp.any(means_BD, -1, keepdims=True)
     return unit_length((1 - share_B1) * vectors_BD + share_B1 * means_BD)
 
   def backbone(self, tokens_BS, deterministic=True):

@@ -24,16 +24,19 @@ def build_index(
     model: Retriever.
     params: of the model.
     vectors_ND: [N, D] unit vectors of the documents, float32; the index keeps
-      them moved to the documents' training queries (Retriever.moved).
+      what Retriever.moved makes of them where RetrieverConfig.ranks_moved.
     vector_type: what the index keeps them in (SearchSettings.vector_type).
     document_ids: one a document.
     titles: one a document.
     texts: one a document.
   """
+  codes_NL = assign_codes(model, params, vectors_ND)
+  if model.config.ranks_moved:
+    vectors_ND = moved_vectors(model, params, vectors_ND)
   return Index.build(
-    assign_codes(model, params, vectors_ND),
+    codes_NL,
     model.config.code_sizes,
-    moved_vectors(model, params, vectors_ND).astype(vector_type),
+    vectors_ND.astype(vector_type),
     document_ids,
     titles,
     texts,

@@ -1,9 +1,11 @@
 """What an index keeps of the documents that a model was trained with."""
 
 import dataclasses
+import types
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import toy_retriever as toy
 
 from gr_jax.retrieval.building import build_index
@@ -14,17 +16,22 @@ from gr_jax.retrieval.encoding import assign_codes
 class Moving(toy.ToyModel):
   """Queries are known of the second document alone."""
 
+  ranks_moved: bool = True
+
   def moved(self, params, vectors_BD, documents_B):
     del params
     return jnp.where(documents_B[:, None] == 1, -vectors_BD, vectors_BD)
 
   @property
   def config(self):
-    return type('Config', (), {'code_sizes': (toy.CODES,) * toy.POSITIONS})
+    return types.SimpleNamespace(
+      code_sizes=(toy.CODES,) * toy.POSITIONS, ranks_moved=self.ranks_moved
+    )
 
 
-def test_an_index_ranks_by_vectors_that_were_moved_to_their_queries():
-  model, params = Moving(), toy.make_params()
+@pytest.mark.parametrize('ranks_moved', [False, True])
+def test_an_index_ranks_documents_near_their_queries_when_told(ranks_moved):
+  model, params = Moving(ranks_moved), toy.make_params()
   rng = np.random.default_rng(0)
   vectors_ND = rng.normal(size=(5, toy.WIDTH)).astype(np.float32)
   vectors_ND /= np.linalg.norm(vectors_ND, axis=1, keepdims=True)
@@ -32,7 +39,7 @@ def test_an_index_ranks_by_vectors_that_were_moved_to_their_queries():
   index = build_index(
     model, params, vectors_ND, 'float32', names, [''] * 5, [''] * 5
   )
-  signs_N = np.array([1, -1, 1, 1, 1])[:, None]
+  signs_N = np.array([1, -1 if ranks_moved else 1, 1, 1, 1])[:, None]
   np.testing.assert_array_equal(index.vectors_ND, signs_N * vectors_ND)
   # Identifiers are of the documents; the model moves what they code itself.
   np.testing.assert_array_equal(
