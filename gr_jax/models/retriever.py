@@ -178,10 +178,11 @@ class Retriever(nn.Module):
     self.encoder = Encoder(config.encoder, pooling=config.pooling)
     if config.projection:
       self.projection = Projection(config.width)
-    kind = _INDEXERS[type(config.indexer)]
-    self.indexer = kind(config.indexer, config.width)
+    self.indexer = _INDEXERS[type(config.indexer)](config.indexer, config.width)
     self.identifiers = DocumentTable(config.positions, jnp.int32, -1)
-    if config.query_share:
+    learned = not isinstance(config.indexer, StaticConfig)
+    self.moves = config.query_share and (learned or config.ranks_moved)
+    if self.moves:
       self.query_means = DocumentTable(config.width, jnp.float16, 0)
     self.usage = CodeUsage(config.code_sizes, config.queue)
     self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
@@ -230,6 +231,7 @@ class Retriever(nn.Module):
       scale_gradient(codebooks_LKD, share),
       deterministic=deterministic,
     )
+    queue_QD = stand_for(codebooks_LKD, queue_codes_QL)
     outputs = RetrieverOutput(
       query_vectors_BD=queries.vectors_BD,
       document_vectors_BD=documents_BD,
@@ -238,10 +240,7 @@ class Retriever(nn.Module):
       targets_BLK=scale_gradient(assignment.sample_BLK, share),
       scores_BLK=scores_BLK,
       queue_codes=(queue_codes_QL, queue_documents_Q),
-      queue_vectors=(
-        stand_for(codebooks_LKD, queue_codes_QL),
-        queue_documents_Q,
-      ),
+      queue_vectors=(queue_QD, queue_documents_Q),
     )
     return self._with_optional(outputs, batch, queries, pooled_BE, temperature)
 
@@ -306,7 +305,7 @@ class Retriever(nn.Module):
       vectors_BD: as `assign` takes them.
       documents_B: the same.
     """
-    if not self.config.query_share:
+    if not self.moves:
       return vectors_BD
     means_BD = self.query_means(documents_B).astype(vectors_BD.dtype)
     share_B1 = self.config.query_share * jnp.any(means_BD, -1, keepdims=True)

@@ -29,7 +29,9 @@ def unit(seed, rows=4, width=8):
   'indexer', [ResidualConfig(3, 5), StaticConfig('random', 3, 5)]
 )
 def test_a_document_is_ranked_between_itself_and_its_queries(share, indexer):
-  model = Retriever(config(query_share=share, indexer=indexer))
+  model = Retriever(
+    config(query_share=share, indexer=indexer, ranks_moved=True)
+  )
   params = dict(initial(model)['params'])
   means = np.array(unit(1, rows=3), np.float16)
   means[1] = 0  # No query asks for the second document.
@@ -48,6 +50,17 @@ def test_a_document_is_ranked_between_itself_and_its_queries(share, indexer):
   # Without a query, and new to the model: by its own vector alone.
   for row in (1, 3):
     np.testing.assert_allclose(found[row], vectors[row], atol=1e-6)
+
+
+def test_fixed_identifiers_need_no_queries_where_the_index_does_not_either():
+  """The table is as long as the corpus and as wide as its vectors."""
+  model = Retriever(config(indexer=StaticConfig('random', 3, 5)))
+  params = initial(model)['params']
+  assert model.config.query_share and 'query_means' not in params
+  found = model.apply(
+    {'params': params}, unit(2), jnp.arange(4), method='moved'
+  )
+  np.testing.assert_array_equal(found, unit(2))
 
 
 def test_codes_are_assigned_to_what_is_coded():

@@ -59,14 +59,14 @@ def batch(rows=8):
 
 
 @functools.cache
-def drawn(model):
-  params, _, usage = init_params(model, 0, documents=8)
+def drawn():
+  params, _, usage = init_params(MODEL, 0, documents=8)
   return params, usage
 
 
 def start(train_encoder=False, settings=SETTINGS):
   # A copy: steps donate what they are given.
-  params, usage = jax.tree.map(jnp.copy, drawn(MODEL))
+  params, usage = jax.tree.map(jnp.copy, drawn())
   optimizer = make_optimizer(settings.optimizer, settings.steps)
   return make_state(params, usage, optimizer, train_encoder), optimizer
 
