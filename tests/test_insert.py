@@ -110,25 +110,28 @@ def write_corpus(path, texts, first=0):
   return path
 
 
-def test_equal_documents_get_equal_codes_and_vectors(saved, tmp_path):
+def test_documents_that_were_there_stay_and_equal_ones_get_equal_codes(
+  saved, tmp_path
+):
   path, texts = saved
-  found = insert.insert(path, write_corpus(tmp_path / 'new.jsonl', texts))
+  before = Index.load(path)
+  found = insert.insert(path, write_corpus(tmp_path / 'new.jsonl', texts * 2))
   count = len(texts)
   index = Index.load(path, verify=True)
-  assert len(index) == 2 * count
-  np.testing.assert_array_equal(index.codes_NL[:count], index.codes_NL[count:])
-  np.testing.assert_allclose(
-    index.vectors_ND[:count], index.vectors_ND[count:], atol=2e-3
-  )
-  assert index.new_N.tolist() == [False] * count + [True] * count
+  assert len(index) == 3 * count
+  there, first, second = np.split(np.asarray(index.codes_NL), 3)
+  np.testing.assert_array_equal(there, before.codes_NL)
+  np.testing.assert_array_equal(first, second)
+  for vectors in np.split(np.asarray(index.vectors_ND), 3)[1:]:
+    np.testing.assert_allclose(vectors, before.vectors_ND, atol=2e-3)
+  assert index.new_N.tolist() == [False] * count + [True] * 2 * count
   assert index.document_ids[count] == 'new0'
   assert index.snippets[count] == texts[0]
-  assert (found.documents, found.total, found.joined) == (
-    count, 2 * count, count,
-  )  # fmt: skip
-  assert (found.buckets, found.identifiers) == (index.trie.leaves, 0)
+  assert (found.documents, found.total) == (2 * count, 3 * count)
+  assert found.buckets <= before.trie.leaves
+  assert found.identifiers == index.trie.leaves - before.trie.leaves
   assert found.version == path / 'v000002' == index.directory
-  assert index.manifest['new_documents'] == count
+  assert index.manifest['new_documents'] == 2 * count
 
 
 def test_in_batches_is_as_at_once(saved, tmp_path):

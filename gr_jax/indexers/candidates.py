@@ -71,3 +71,25 @@ def nearest_identifiers(vectors_BD, codebooks_LKD, absent_LK, beams):
 
   parts = codebooks_LKD, absent_LK
   return cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams)
+
+
+def score_errors(vectors_BD, quantised_BWD, square):
+  """How far identifiers score from what their document's vector scores.
+
+  |zhat - d|^2 / D + (|zhat|^2 - s)^2 / 4, the mean squared error of
+  q . zhat - |zhat|^2 / 2 + s / 2 as q . d over unit queries of all directions;
+  s is the mean |zhat|^2 of the others, what all of them score less. After
+  score-aware quantization (Guo et al., arXiv 1908.10396); our reconstruction.
+
+  Args:
+    vectors_BD: unit vectors of documents.
+    quantised_BWD: what W identifiers of each stand for.
+    square: s.
+
+  Returns:
+    [B, W] errors.
+  """
+  apart_BWD = quantised_BWD - vectors_BD[:, None]
+  squares_BW = jnp.sum(quantised_BWD**2, axis=-1)
+  across_BW = jnp.sum(apart_BWD**2, axis=-1) / vectors_BD.shape[-1]
+  return across_BW + (squares_BW - square) ** 2 / 4

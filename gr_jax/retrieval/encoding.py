@@ -19,6 +19,8 @@ _BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
 _VECTOR_BATCH = 1024
+# Identifiers whose mean length is taken: more hardly change it.
+_SAMPLE = 8192
 
 
 def padded_lengths(longest: int) -> list[int]:
@@ -133,6 +135,26 @@ def assign_codes(
   )
 
 
+def assign_new_codes(
+  model: Any, params: Any, vectors_ND: np.ndarray, codes_XL: np.ndarray
+) -> np.ndarray:
+  """[N, L] identifiers of documents that come after training.
+
+  Args:
+    model: Retriever.
+    params: of the model.
+    vectors_ND: unit vectors of the documents.
+    codes_XL: identifiers of those trained with.
+  """
+  square = _mean_square(
+    model, params, codes_XL[:: -(-len(codes_XL) // _SAMPLE)]
+  )
+  return _in_batches(
+    lambda vectors_BD: _assign_new(model, params, vectors_BD, square),
+    vectors_ND,
+  )
+
+
 def moved_vectors(
   model: Any, params: Any, vectors_ND: np.ndarray
 ) -> np.ndarray:
@@ -185,6 +207,18 @@ def _moved(model, params, vectors_BD, documents_B):
   return model.apply(
     {'params': params}, vectors_BD, documents_B, method='moved'
   )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _assign_new(model, params, vectors_BD, square):
+  return model.apply(
+    {'params': params}, vectors_BD, square, method='assign_new'
+  )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _mean_square(model, params, codes_XL):
+  return model.apply({'params': params}, codes_XL, method='mean_square')
 
 
 @functools.partial(jax.jit, static_argnums=0)

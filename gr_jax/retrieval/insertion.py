@@ -10,12 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from gr_jax.retrieval.encoding import assign_codes, document_vectors
+from gr_jax.retrieval.encoding import assign_new_codes, document_vectors
 from gr_jax.retrieval.opening import open_index
 from gr_jax.types import Document, UserError
-
-# What a document's number is when the model was not trained with it.
-NEW = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +71,11 @@ def insert_documents(
     len(texts),
     length,
   )
-  codes_NL = assign_codes(
+  codes_NL = assign_new_codes(
     opened.model,
     opened.params,
     vectors_ND,
-    np.full(len(texts), NEW, np.int32),
+    index.codes_NL[np.flatnonzero(~np.asarray(index.new_N))],
   )
   grown = index.extended(
     codes_NL,

@@ -123,20 +123,20 @@ def begin_stage(name, settings, texts, optimizer, state):
 
 def _starting_codes(settings, texts, params):
   """{'module': {'parameter': array}} of indexer and tables."""
-  config = settings.model.indexer
+  config, ids = settings.model.indexer, texts.prepared.document_ids
   kind = starting.initialisation(config)
-  documents_ND = texts.documents(params)
+  if kind == 'none' and 'query_means' not in params:
+    # Nothing is encoded for codes that no text tells.
+    return starting.starting_params(config, None, ids, settings.seed)
+  documents_ND, vectors_ND = texts.documents(params), None
   means_ND = starting.query_means(
     *texts.training_queries(params), documents_ND.shape
   )
-  vectors_ND = None
   if kind != 'none':
     vectors_ND = starting.starting_vectors(
       documents_ND, means_ND, kind, settings.model.query_share
     )
-  found = starting.starting_params(
-    config, vectors_ND, texts.prepared.document_ids, settings.seed
-  )
+  found = starting.starting_params(config, vectors_ND, ids, settings.seed)
   if 'query_means' in params:
     found['query_means'] = {'table': means_ND.astype(np.float16)}
   return found

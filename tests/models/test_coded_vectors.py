@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_retriever import batch, config, initial, outputs, usage
 
+from gr_jax.indexers.product import ProductConfig
 from gr_jax.indexers.residual import ResidualConfig
 from gr_jax.indexers.sampling import SamplingConfig
 from gr_jax.indexers.static import StaticConfig
@@ -141,6 +142,39 @@ def test_an_index_needs_no_tables(indexer):
       for p in (params, searched)
     )
   )
+
+
+@pytest.mark.parametrize(
+  'indexer',
+  [ResidualConfig(2, 5), ProductConfig(2, 5), StaticConfig('rq_kmeans', 2, 5)],
+)
+@pytest.mark.parametrize('longer', [1.0, 3.0])
+def test_a_new_document_gets_the_identifier_that_scores_as_it_would(
+  indexer, longer
+):
+  """As many beams as identifiers: what is taken is the best of all."""
+  model = Retriever(config(indexer=indexer, assign_beams=25))
+  params = dict(initial(model)['params'])
+  found = {'params': params}
+  books = model.apply(found, method=lambda m: m.indexer.codebooks())
+  params['indexer'] = {
+    **params['indexer'], 'codebooks': longer * params['indexer']['codebooks']
+  }  # fmt: skip
+  identifiers = np.stack(np.divmod(np.arange(25), 5), axis=1)
+  vectors = np.asarray(unit(2), np.float64)
+  stands = longer * np.asarray(books, np.float64)
+  stands = stands[0][identifiers[:, 0]] + stands[1][identifiers[:, 1]]
+  square = np.mean(np.sum(stands**2, -1))
+  np.testing.assert_allclose(
+    model.apply(found, identifiers, method='mean_square'), square, rtol=1e-5
+  )
+  # Over the unit queries of an even design: both ways along each axis.
+  queries = np.concatenate([np.eye(8), -np.eye(8)])
+  scores = queries @ stands.T - np.sum(stands**2, -1) / 2 + square / 2
+  errors = (scores[:, None] - (queries @ vectors.T)[:, :, None]) ** 2
+  best = identifiers[errors.mean(0).argmin(-1)]
+  codes = model.apply(found, unit(2), square, method='assign_new')
+  np.testing.assert_array_equal(codes, best)
 
 
 UNCERTAIN = config(

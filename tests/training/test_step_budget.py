@@ -77,6 +77,8 @@ NOT_IN_A_STEP = {
   'data/loader.py': ('_with_negatives',),
   'models/retriever.py': (
     'Retriever.assign',
+    'Retriever.mean_square',
+    'Retriever.assign_new',
     'Retriever.candidates',
     'Retriever.start',
     'Retriever.decode',
