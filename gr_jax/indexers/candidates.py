@@ -5,6 +5,10 @@ import jax.numpy as jnp
 
 from gr_jax.indexers import interface
 
+# Beams for a document that comes after training, as a multiple of those for
+# one trained with: lengths of identifiers differ more than distances.
+NEW_BEAMS = 4
+
 
 def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
   """A beam search over codes, as additive quantizers encode.
@@ -73,23 +77,34 @@ def nearest_identifiers(vectors_BD, codebooks_LKD, absent_LK, beams):
   return cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams)
 
 
-def score_errors(vectors_BD, quantised_BWD, square):
-  """How far identifiers score from what their document's vector scores.
+def scored_alike(vectors_BD, codes_BWL, costs_BW, codebooks_LKD, square):
+  """The candidate that scores most nearly as its document's vector would.
 
-  |zhat - d|^2 / D + (|zhat|^2 - s)^2 / 4, the mean squared error of
+  The least |zhat - d|^2 / D + (|zhat|^2 - s)^2 / 4, the mean squared error of
   q . zhat - |zhat|^2 / 2 + s / 2 as q . d over unit queries of all directions;
-  s is the mean |zhat|^2 of the others, what all of them score less. After
-  score-aware quantization (Guo et al., arXiv 1908.10396); our reconstruction.
+  s is the mean |zhat|^2 of other identifiers, what all of them score less.
+  After score-aware quantization (Guo et al., arXiv 1908.10396); our
+  reconstruction.
 
   Args:
-    vectors_BD: unit vectors of documents.
-    quantised_BWD: what W identifiers of each stand for.
+    vectors_BD: unit vectors d of documents.
+    codes_BWL: from `cheapest_identifiers`, as are
+    costs_BW: which say what is no candidate.
+    codebooks_LKD: codewords.
     square: s.
 
   Returns:
-    [B, W] errors.
+    [B, L] int32 identifiers.
   """
+  quantised_BWD = jax.vmap(interface.stand_for, (None, 1), 1)(
+    codebooks_LKD, codes_BWL
+  )
   apart_BWD = quantised_BWD - vectors_BD[:, None]
   squares_BW = jnp.sum(quantised_BWD**2, axis=-1)
-  across_BW = jnp.sum(apart_BWD**2, axis=-1) / vectors_BD.shape[-1]
-  return across_BW + (squares_BW - square) ** 2 / 4
+  errors_BW = (
+    jnp.sum(apart_BWD**2, axis=-1) / vectors_BD.shape[-1]
+    + (squares_BW - square) ** 2 / 4
+  )
+  errors_BW = jnp.where(costs_BW < -interface.ABSENT / 2, errors_BW, jnp.inf)
+  best_B11 = jnp.argmin(errors_BW, axis=1)[:, None, None]
+  return jnp.take_along_axis(codes_BWL, best_B11, axis=1)[:, 0]

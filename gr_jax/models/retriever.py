@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers.candidates import score_errors
+from gr_jax.indexers.candidates import NEW_BEAMS, scored_alike
 from gr_jax.indexers.interface import CodeAssignment, given, stand_for
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer
@@ -373,21 +373,16 @@ class Retriever(nn.Module):
     vectors longer than documents' own, all about as long, and scores by
     distance count the length. The nearest identifiers of a vector as long as
     those are looked at, and the one that scores as the document would is taken,
-    see `candidates.score_errors`; our reconstruction.
+    see `candidates.scored_alike`; our reconstruction.
 
     Args:
       vectors_BD: unit vectors from `project` or `encode`.
       square: mean |zhat|^2 of the identifiers trained with.
     """
-    codes_BWL, _ = self.indexer.candidates(
-      jnp.sqrt(square) * vectors_BD, self.config.assign_beams
+    found = self.indexer.candidates(
+      jnp.sqrt(square) * vectors_BD, NEW_BEAMS * self.config.assign_beams
     )
-    quantised_BWD = jax.vmap(stand_for, (None, 1), 1)(
-      self.indexer.codebooks(), codes_BWL
-    )
-    errors_BW = score_errors(vectors_BD, quantised_BWD, square)
-    best_B11 = jnp.argmin(errors_BW, axis=1)[:, None, None]
-    return jnp.take_along_axis(codes_BWL, best_B11, axis=1)[:, 0]
+    return scored_alike(vectors_BD, *found, self.indexer.codebooks(), square)
 
   def start(self, encoding, width):
     """The decoding state of `width` beams a query, see CodeDecoder.start."""

@@ -146,21 +146,25 @@ def test_an_index_needs_no_tables(indexer):
 
 @pytest.mark.parametrize(
   'indexer',
-  [ResidualConfig(2, 5), ProductConfig(2, 5), StaticConfig('rq_kmeans', 2, 5)],
+  [
+    ResidualConfig(2, (5, 3)),
+    ProductConfig(2, (5, 3)),
+    StaticConfig('rq_kmeans', 2, (5, 3)),
+  ],
 )
 @pytest.mark.parametrize('longer', [1.0, 3.0])
 def test_a_new_document_gets_the_identifier_that_scores_as_it_would(
   indexer, longer
 ):
-  """As many beams as identifiers: what is taken is the best of all."""
-  model = Retriever(config(indexer=indexer, assign_beams=25))
+  """More beams than identifiers: what is taken is the best of all."""
+  model = Retriever(config(indexer=indexer, assign_beams=4))
   params = dict(initial(model)['params'])
   found = {'params': params}
   books = model.apply(found, method=lambda m: m.indexer.codebooks())
   params['indexer'] = {
     **params['indexer'], 'codebooks': longer * params['indexer']['codebooks']
   }  # fmt: skip
-  identifiers = np.stack(np.divmod(np.arange(25), 5), axis=1)
+  identifiers = np.stack(np.divmod(np.arange(15), 3), axis=1)
   vectors = np.asarray(unit(2), np.float64)
   stands = longer * np.asarray(books, np.float64)
   stands = stands[0][identifiers[:, 0]] + stands[1][identifiers[:, 1]]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_step import MODEL, SETTINGS, batch, start
 
+from gr_jax.indexers.numberings import number_identifiers
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.models.retriever import Retriever
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
@@ -96,3 +97,24 @@ def test_what_says_where_identifiers_should_be_is_left_out():
 def test_rounds_are_counted_from_one(rounds):
   with pytest.raises(UserError, match='settled_rounds'):
     dataclasses.replace(SETTINGS, settled_rounds=rounds)
+
+
+def test_codes_that_no_text_tells_start_without_encoding_the_corpus():
+  config = dataclasses.replace(
+    MODEL.config, indexer=StaticConfig('random', positions=2, codes=4)
+  )
+  model = Retriever(config)
+  params, _, usage = init_params(model, 0, documents=8)
+  optimizer = start()[1]
+  state = make_state(params, usage, optimizer, False)
+  # These texts have ids and nothing to encode.
+  ids = [f'd{n}' for n in range(8)]
+  texts = types.SimpleNamespace(
+    prepared=types.SimpleNamespace(document_ids=ids)
+  )
+  settings = types.SimpleNamespace(model=config, seed=3)
+  after = begin_stage('codes', settings, texts, optimizer, state)
+  np.testing.assert_array_equal(
+    after.frozen['identifiers']['table'],
+    number_identifiers(config.indexer, ids, 3),
+  )
