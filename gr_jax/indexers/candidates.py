@@ -5,10 +5,6 @@ import jax.numpy as jnp
 
 from gr_jax.indexers import interface
 
-# Beams for a document that comes after training, as a multiple of those for
-# one trained with: lengths of identifiers differ more than distances.
-NEW_BEAMS = 4
-
 
 def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
   """A beam search over codes, as additive quantizers encode.

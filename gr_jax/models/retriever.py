@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers.candidates import NEW_BEAMS, scored_alike
+from gr_jax.indexers.candidates import scored_alike
 from gr_jax.indexers.interface import CodeAssignment, given, stand_for
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer
@@ -380,7 +380,7 @@ class Retriever(nn.Module):
       square: mean |zhat|^2 of the identifiers trained with.
     """
     found = self.indexer.candidates(
-      jnp.sqrt(square) * vectors_BD, NEW_BEAMS * self.config.assign_beams
+      jnp.sqrt(square) * vectors_BD, self.config.assign_beams
     )
     return scored_alike(vectors_BD, *found, self.indexer.codebooks(), square)
 

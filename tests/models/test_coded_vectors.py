@@ -157,7 +157,7 @@ def test_a_new_document_gets_the_identifier_that_scores_as_it_would(
   indexer, longer
 ):
   """More beams than identifiers: what is taken is the best of all."""
-  model = Retriever(config(indexer=indexer, assign_beams=4))
+  model = Retriever(config(indexer=indexer, assign_beams=16))
   params = dict(initial(model)['params'])
   found = {'params': params}
   books = model.apply(found, method=lambda m: m.indexer.codebooks())
