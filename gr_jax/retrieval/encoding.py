@@ -19,8 +19,6 @@ _BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
 _VECTOR_BATCH = 1024
-# Identifiers whose mean length is taken: more hardly change it.
-_SAMPLE = 8192
 
 
 def padded_lengths(longest: int) -> list[int]:
@@ -144,11 +142,9 @@ def assign_new_codes(
     model: Retriever.
     params: of the model.
     vectors_ND: unit vectors of the documents.
-    codes_XL: identifiers of those trained with.
+    codes_XL: identifiers of documents trained with, or of a sample of them.
   """
-  square = _mean_square(
-    model, params, codes_XL[:: -(-len(codes_XL) // _SAMPLE)]
-  )
+  square = _mean_square(model, params, codes_XL)
   return _in_batches(
     lambda vectors_BD: _assign_new(model, params, vectors_BD, square),
     vectors_ND,
