@@ -108,7 +108,9 @@ def document_vectors(
 
 def project_vectors(model: Any, params: Any, pooled_NE: np.ndarray):
   """[N, D] unit vectors from what the encoder pooled."""
-  return _in_batches(functools.partial(_project, model, params), pooled_NE)
+  return _in_batches(
+    functools.partial(_apply, model, 'project', params), pooled_NE
+  )
 
 
 def assign_codes(
@@ -129,7 +131,7 @@ def assign_codes(
   if documents_N is None:
     documents_N = np.arange(len(vectors_ND), dtype=np.int32)
   return _in_batches(
-    functools.partial(_assign, model, params), vectors_ND, documents_N
+    functools.partial(_apply, model, 'assign', params), vectors_ND, documents_N
   )
 
 
@@ -144,9 +146,9 @@ def assign_new_codes(
     vectors_ND: unit vectors of the documents.
     codes_XL: identifiers of documents trained with, or of a sample of them.
   """
-  square = _mean_square(model, params, codes_XL)
+  square = _apply(model, 'mean_square', params, codes_XL)
   return _in_batches(
-    lambda vectors_BD: _assign_new(model, params, vectors_BD, square),
+    lambda vectors_BD: _apply(model, 'assign_new', params, vectors_BD, square),
     vectors_ND,
   )
 
@@ -163,7 +165,7 @@ def moved_vectors(
   """
   numbers_N = np.arange(len(vectors_ND), dtype=np.int32)
   return _in_batches(
-    functools.partial(_moved, model, params), vectors_ND, numbers_N
+    functools.partial(_apply, model, 'moved', params), vectors_ND, numbers_N
   )
 
 
@@ -182,46 +184,16 @@ def candidate_codes(
   """
   numbers_N = np.arange(len(vectors_ND), dtype=np.int32)
   return _in_batches(
-    functools.partial(_candidates, model, params), vectors_ND, numbers_N
+    functools.partial(_apply, model, 'candidates', params),
+    vectors_ND,
+    numbers_N,
   )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _candidates(model, params, vectors_BD, documents_B):
-  return model.apply(
-    {'params': params}, vectors_BD, documents_B, method='candidates'
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _project(model, params, pooled_BE):
-  return model.apply({'params': params}, pooled_BE, method='project')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _moved(model, params, vectors_BD, documents_B):
-  return model.apply(
-    {'params': params}, vectors_BD, documents_B, method='moved'
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _assign_new(model, params, vectors_BD, square):
-  return model.apply(
-    {'params': params}, vectors_BD, square, method='assign_new'
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _mean_square(model, params, codes_XL):
-  return model.apply({'params': params}, codes_XL, method='mean_square')
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _assign(model, params, vectors_BD, documents_B):
-  return model.apply(
-    {'params': params}, vectors_BD, documents_B, method='assign'
-  )
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _apply(model, method, params, *arrays):
+  """What a method of the model answers."""
+  return model.apply({'params': params}, *arrays, method=method)
 
 
 def _in_batches(function: Callable[..., Any], *columns: np.ndarray) -> Any:
