@@ -128,7 +128,10 @@ def test_documents_that_were_there_stay_and_equal_ones_get_equal_codes(
   assert index.document_ids[count] == 'new0'
   assert index.snippets[count] == texts[0]
   assert (found.documents, found.total) == (2 * count, 3 * count)
-  assert found.buckets <= before.trie.leaves
+  names = {tuple(codes) for codes in there.tolist()}
+  joined = [c for c in [*first.tolist(), *second.tolist()] if tuple(c) in names]
+  assert found.joined == len(joined)
+  assert found.buckets == len(set(map(tuple, joined)))
   assert found.identifiers == index.trie.leaves - before.trie.leaves
   assert found.version == path / 'v000002' == index.directory
   assert index.manifest['new_documents'] == 2 * count
