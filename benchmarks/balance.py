@@ -26,8 +26,8 @@ score is noise plus a bonus where that document has the code. Columns:
   bytes/doc       of the trie
   children        of an inner node, mean and largest
   docs per ID     99 % of the identifiers hold at most so many, and largest
-  mask, beam      ms a query for the trie's masks and steps alone (L levels, W
-                  beams), and for the whole beam search
+  trie, beam      ms a query that the beam search takes longer than one over all
+                  codes (less, where it is negative), and that it takes
   docs in beams   documents of the identifiers that the beams reach, which all
                   are scored if all are to be ranked: median, 99 %, largest
   scoring         ms a query for the dot products of so many documents as 99 %
@@ -87,7 +87,7 @@ class Cost:
   children_max: int
   documents_per_id_p99: float
   documents_per_id_max: int
-  mask_ms: float
+  constraint_ms: float
   beam_search_ms: float
   documents_in_beams: tuple[float, float, float]
   scoring_ms: float
@@ -114,45 +114,44 @@ def milliseconds(function: Callable[[int], object]) -> float:
 
 @functools.cache
 def _programs(positions: int, codes: int, beams: int):
-  """Compiled walk through the masks, and compiled beam search."""
+  """Compiled beam searches, with the trie and over all codes."""
   import jax
   import jax.numpy as jnp
+  import unconstrained
 
   from gr_jax.decoding.beam import beam_search
-  from gr_jax.decoding.mask import allowed_codes, child_nodes
 
-  @jax.jit
-  def walk(tables, paths_BWL):
-    """Follows identifiers down the trie as `beam.step` does."""
-
-    def down(nodes_BW, codes_BW):
-      mask_BWK = allowed_codes(tables, nodes_BW, codes)
-      return child_nodes(tables, nodes_BW, codes_BW), jnp.sum(mask_BWK)
-
-    start = jnp.zeros(paths_BWL.shape[:2], jnp.int32)
-    return jax.lax.scan(down, start, jnp.moveaxis(paths_BWL, 2, 0))
-
-  @jax.jit
-  def search(tables, noise_BLK, bigram_KK, targets_BL):
+  def scores(noise_BLK, bigram_KK, targets_BL):
     bonus_BLK = _BONUS * jax.nn.one_hot(targets_BL, codes)
     unigram_BLK = noise_BLK + bonus_BLK
 
-    def step(state, codes_BW, level):
+    def of_next(codes_BW, level):
       scores_B1K = jnp.take(unigram_BLK, level, axis=1)[:, None, :]
       # The code before matters too, so that no two beams score alike.
-      scores_BWK = scores_B1K + bigram_KK[codes_BW]
-      return jax.nn.log_softmax(scores_BWK), state
+      return jax.nn.log_softmax(scores_B1K + bigram_KK[codes_BW])
 
-    batch = noise_BLK.shape[0]
+    return of_next
+
+  @jax.jit
+  def search(tables, *inputs):
+    of_next = scores(*inputs)
     return beam_search(
-      lambda width: jnp.zeros((batch, width)), step, tables, beams, positions
+      lambda width: jnp.zeros((BATCH, width)),
+      lambda state, codes_BW, level: (of_next(codes_BW, level), state),
+      tables,
+      beams,
+      positions,
     )
 
-  return walk, search
+  @jax.jit
+  def free(*inputs):
+    return unconstrained.beam_search(scores(*inputs), BATCH, beams, positions)
+
+  return search, free
 
 
-def _inputs(codes_NL: np.ndarray, codes: int, beams: int, seed: int):
-  """Scores, targets and paths of each batch; the same for every skew."""
+def _inputs(codes_NL: np.ndarray, codes: int, seed: int):
+  """Scores and targets of each batch; the same for every skew."""
   import jax.numpy as jnp
 
   positions = codes_NL.shape[1]
@@ -162,15 +161,19 @@ def _inputs(codes_NL: np.ndarray, codes: int, beams: int, seed: int):
   for _ in range(BATCHES):
     noise_BLK = rng.normal(size=(BATCH, positions, codes)).astype(np.float32)
     targets_B = rng.integers(len(codes_NL), size=BATCH)
-    paths_BW = rng.integers(len(codes_NL), size=(BATCH, beams))
-    batches.append(
-      (
-        jnp.asarray(noise_BLK),
-        jnp.asarray(codes_NL[targets_B], jnp.int32),
-        jnp.asarray(codes_NL[paths_BW], jnp.int32),
-      )
-    )
-  return bigram_KK, batches
+    targets_BL = jnp.asarray(codes_NL[targets_B], jnp.int32)
+    batches.append((jnp.asarray(noise_BLK), bigram_KK, targets_BL))
+  return batches
+
+
+def _children(codes_NL: np.ndarray) -> np.ndarray:
+  """Children of every inner node."""
+  from gr_jax.evaluation.prefixes import prefix_tree
+
+  tree = prefix_tree(codes_NL)
+  return np.concatenate(
+    [tree.children(length) for length in range(tree.positions)]
+  )
 
 
 def _spread(values: Sequence[float]) -> tuple[float, float, float]:
@@ -184,13 +187,12 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
   )
 
 
-def _reached(found, targets_BL: np.ndarray, sizes: np.ndarray):
+def _reached(found, targets_BL):
   """Documents in the beams of each query, and until its target's bucket."""
-  leaves_BW = np.asarray(found.leaves_BW)
   valid_BW = np.asarray(found.valid_BW)
-  sizes_BW = np.where(valid_BW, sizes[np.maximum(leaves_BW, 0)], 0)
+  sizes_BW = np.asarray(found.buckets.sizes_BW)
   hits_BW = valid_BW & np.all(
-    np.asarray(found.codes_BWL) == targets_BL[:, None, :], axis=2
+    np.asarray(found.codes_BWL) == np.asarray(targets_BL)[:, None], axis=2
   )
   until_BW = np.cumsum(sizes_BW, axis=1)
   reached_B = hits_BW.any(axis=1)
@@ -231,39 +233,35 @@ def measure(
   trie = build_trie(codes_NL, (codes,) * positions)
   build_seconds = time.perf_counter() - start
   tables = trie.tables()
-  walk, search = _programs(positions, codes, beams)
-  bigram_KK, batches = _inputs(codes_NL, codes, beams, seed=1)
-  sizes = np.diff(trie.leaf_offsets)
+  search, free = _programs(positions, codes, beams)
+  batches, children = _inputs(codes_NL, codes, seed=1), _children(codes_NL)
+  sizes = np.diff(trie.leaf_starts, append=documents)
   in_beams, to_target = [], []
-  for noise_BLK, targets_BL, _ in batches:
-    found = search(tables, noise_BLK, bigram_KK, targets_BL)
-    all_of_it, until = _reached(found, np.asarray(targets_BL), sizes)
+  for inputs in batches:
+    all_of_it, until = _reached(search(tables, *inputs), inputs[-1])
     in_beams.extend(all_of_it)
     to_target.extend(until)
-  children = np.bitwise_count(trie.bitmaps).sum(axis=1)
-  names = ('bitmaps', 'first_child', 'leaf_offsets', 'leaf_documents')
-  trie_bytes = sum(getattr(trie, name).nbytes for name in names)
+  searching = milliseconds(lambda at: search(tables, *batches[at]))
+  freely = milliseconds(lambda at: free(*batches[at]))
   return Cost(
     positions=positions,
     codes=codes,
     kind=kind,
     skew=skew,
-    identifiers=trie.leaves,
+    identifiers=len(sizes),
     entropy=entropy(sizes, min(documents, float(codes) ** positions)),
     position_entropy=sum(
       entropy(np.bincount(codes_NL[:, at], minlength=codes), codes)
       for at in range(positions)
     )
     / positions,
-    trie_bytes_per_document=trie_bytes / documents,
+    trie_bytes_per_document=trie.nbytes / documents,
     children_mean=float(children.mean()),
     children_max=int(children.max()),
     documents_per_id_p99=float(np.percentile(sizes, 99)),
     documents_per_id_max=int(sizes.max()),
-    mask_ms=milliseconds(lambda at: walk(tables, batches[at][2])),
-    beam_search_ms=milliseconds(
-      lambda at: search(tables, batches[at][0], bigram_KK, batches[at][1])
-    ),
+    constraint_ms=searching - freely,
+    beam_search_ms=searching,
     documents_in_beams=_spread(in_beams),
     scoring_ms=_scoring_ms(documents, _spread(in_beams)[1]),
     target_reached=len(to_target) / len(in_beams),
@@ -274,7 +272,7 @@ def measure(
 
 _HEADINGS = (
   'identifiers', 'skew', 'IDs', 'entropy', 'per position', 'bytes/doc',
-  'children', 'docs per ID', 'mask ms', 'beam ms', 'docs in beams',
+  'children', 'docs per ID', 'trie ms', 'beam ms', 'docs in beams',
   'scoring ms', 'reached', 'docs to target',
 )  # fmt: skip
 
@@ -293,7 +291,7 @@ def table(costs: Sequence[Cost]) -> str:
         f'{cost.trie_bytes_per_document:.0f}',
         f'{cost.children_mean:.2f} {cost.children_max}',
         f'{cost.documents_per_id_p99:.0f} {cost.documents_per_id_max:,}',
-        f'{cost.mask_ms:.2f}',
+        f'{cost.constraint_ms:.2f}',
         f'{cost.beam_search_ms:.2f}',
         ' '.join(f'{value:,.0f}' for value in cost.documents_in_beams),
         f'{cost.scoring_ms:.2f}',

@@ -22,6 +22,7 @@ import tiny_run
 
 from gr_jax import insert
 from gr_jax.data.vocabularies import load_vocabulary
+from gr_jax.decoding.trie import ARRAYS
 from gr_jax.index import manifest
 from gr_jax.index.index import Index
 from gr_jax.indexers.neural import NeuralConfig
@@ -132,7 +133,9 @@ def test_documents_that_were_there_stay_and_equal_ones_get_equal_codes(
   joined = [c for c in [*first.tolist(), *second.tolist()] if tuple(c) in names]
   assert found.joined == len(joined)
   assert found.buckets == len(set(map(tuple, joined)))
-  assert found.identifiers == index.trie.leaves - before.trie.leaves
+  assert found.identifiers == len(index.trie.leaf_starts) - len(
+    before.trie.leaf_starts
+  )
   assert found.version == path / 'v000002' == index.directory
   assert index.manifest['new_documents'] == 2 * count
 
@@ -151,7 +154,7 @@ def test_in_batches_is_as_at_once(saved, tmp_path):
   one, other = Index.load(path, verify=True), Index.load(parts, verify=True)
   for name in ('codes_NL', 'vectors_ND', 'new_N'):
     np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-  for name in ('bitmaps', 'first_child', 'leaf_offsets', 'leaf_documents'):
+  for name in ARRAYS:
     np.testing.assert_array_equal(
       getattr(one.trie, name), getattr(other.trie, name)
     )

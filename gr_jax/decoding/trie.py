@@ -1,21 +1,35 @@
 """The trie of all document identifiers, built on the host.
 
-Nodes are numbered breadth first, so that the children of a node follow each
-other and the nodes of the last level (the leaves) come last. A node then needs
-two things only: which codes continue it (a bitmap of K bits) and the number of
-its first child; the child of a code is the first child plus the count of lower
-bits that are set. Documents that share an identifier share a leaf: a leaf is a
-bucket of documents, in corpus order.
+Documents stand in the order of their identifiers. Those beneath a node, which
+is a prefix of identifiers, are then rows that follow each other: a node is a
+range of rows, and the trie is little more than the sorted table of codes.
+
+Of a node with few rows (at most `SCANNED_ROWS`, nearly all nodes) the search
+reads the rows themselves. The others, wide nodes, have a list of their
+children; dense ones, most often where one code in `_DENSE` or more has a
+child, have a bitmap of the codes besides, and so has the root. Documents that
+share an identifier are the rows of the node that is reached last.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 WORD_BITS = 32
+# Rows of a node that are read one by one. Wide nodes of a position start
+# further apart than that, so that `start // SCANNED_ROWS` tells them apart.
+SCANNED_ROWS = 16
+# A bitmap pays where at least one code in so many continues the node, or where
+# codes are few: it takes two bytes a child or a row at most, and to mask all
+# codes no longer than to collect some.
+_DENSE = 16
+# Rows that a program reads past the end.
+_BEHIND = 128
+_LARGEST = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,39 +38,74 @@ class Trie:
 
   Attributes:
     code_sizes: number of codes of each position.
-    bitmaps: [inner nodes, ceil(max(code_sizes) / 32)] uint32, the codes that
+    columns: [L, N] codes of the sorted rows, an unsigned integer type.
+    documents: [N] int32 document of each row; in corpus order where several
+      share an identifier.
+    wide_nodes: [L, N // SCANNED_ROWS + 1] int32, the wide node that starts in
+      these rows with so many codes, -1 for none.
+    child_offsets: [F + 1] int32 bounds of each wide node in the next two.
+    child_codes: [M] codes of the children of wide nodes, rising within a node.
+    child_starts: [M] int32 first row of each of these children.
+    bitmap_rows: [F] int32 row of each wide node in `bitmaps`, -1 for none.
+    bitmaps: [dense nodes, ceil(max(code_sizes) / 32)] uint32, the codes that
       continue a node.
-    first_child: [inner nodes] int32, global number of the first child.
-    leaf_offsets: [leaves + 1] int32 bounds of each leaf in `leaf_documents`.
-    leaf_documents: [N] int32 document numbers, grouped by leaf.
   """
 
   code_sizes: tuple[int, ...]
+  columns: np.ndarray
+  documents: np.ndarray
+  wide_nodes: np.ndarray
+  child_offsets: np.ndarray
+  child_codes: np.ndarray
+  child_starts: np.ndarray
+  bitmap_rows: np.ndarray
   bitmaps: np.ndarray
-  first_child: np.ndarray
-  leaf_offsets: np.ndarray
-  leaf_documents: np.ndarray
+
+  def __len__(self) -> int:
+    """N, documents."""
+    return len(self.documents)
 
   @property
-  def leaves(self) -> int:
-    """Number of distinct identifiers."""
-    return len(self.leaf_offsets) - 1
+  def leaf_starts(self) -> np.ndarray:
+    """First row of each distinct identifier, in their order."""
+    starts_N = np.zeros(len(self), bool)
+    starts_N[0] = True
+    for column_N in self.columns:
+      starts_N[1:] |= column_N[1:] != column_N[:-1]
+    return np.flatnonzero(starts_N)
+
+  @property
+  def nbytes(self) -> int:
+    """Bytes of all arrays, on disk and, without padding, on the device."""
+    return sum(getattr(self, name).nbytes for name in ARRAYS)
 
   def tables(self) -> 'TrieTables':
     """The same on the device, padded so that small changes keep the shapes."""
-    inner = capacity(len(self.first_child))
-    leaves = capacity(self.leaves)
+    rows = capacity(len(self) + _BEHIND)
+    wide = capacity(len(self.bitmap_rows))
+    children = capacity(len(self.child_codes) + _BEHIND)
     return TrieTables(
-      bitmaps=jnp.asarray(_padded(self.bitmaps, inner, 0)),
-      first_child=jnp.asarray(_padded(self.first_child, inner, 0)),
-      leaf_start=jnp.int32(len(self.first_child)),
-      leaf_offsets=jnp.asarray(
-        _padded(self.leaf_offsets, leaves + 1, self.leaf_offsets[-1])
+      columns=jnp.asarray(_padded(self.columns.T, rows, 0).T),
+      documents=jnp.asarray(_padded(self.documents, rows, 0)),
+      count=jnp.int32(len(self)),
+      wide_nodes=jnp.asarray(
+        _padded(self.wide_nodes.T, rows // SCANNED_ROWS + 1, -1).T
       ),
-      leaf_documents=jnp.asarray(
-        _padded(self.leaf_documents, capacity(len(self.leaf_documents)), 0)
+      child_offsets=jnp.asarray(
+        _padded(self.child_offsets, wide + 1, self.child_offsets[-1])
+      ),
+      child_codes=jnp.asarray(_padded(self.child_codes, children, 0)),
+      child_starts=jnp.asarray(_padded(self.child_starts, children, 0)),
+      bitmap_rows=jnp.asarray(_padded(self.bitmap_rows, wide, -1)),
+      bitmaps=jnp.asarray(
+        _padded(self.bitmaps, capacity(len(self.bitmaps)), 0)
       ),
     )
+
+
+ARRAYS = tuple(
+  field.name for field in dataclasses.fields(Trie) if field.name != 'code_sizes'
+)
 
 
 @jax.tree_util.register_dataclass
@@ -65,14 +114,18 @@ class TrieTables:
   """A trie on the device; fields as in `Trie`, padded to capacities.
 
   Attributes:
-    leaf_start: number of the first leaf, which is the count of inner nodes.
+    count: N, documents.
   """
 
+  columns: jax.Array
+  documents: jax.Array
+  count: jax.Array
+  wide_nodes: jax.Array
+  child_offsets: jax.Array
+  child_codes: jax.Array
+  child_starts: jax.Array
+  bitmap_rows: jax.Array
   bitmaps: jax.Array
-  first_child: jax.Array
-  leaf_start: jax.Array
-  leaf_offsets: jax.Array
-  leaf_documents: jax.Array
 
 
 def capacity(size: int) -> int:
@@ -95,57 +148,115 @@ def build_trie(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> Trie:
     code_sizes: number of codes of each position, [L].
 
   Returns:
-    The trie; document d of a leaf is row d of `codes_NL`.
+    The trie; its documents are rows of `codes_NL`.
   """
-  codes_NL = _checked(np.asarray(codes_NL), code_sizes)
-  order = np.lexsort(_packed_keys(codes_NL, code_sizes))
-  sorted_NL = codes_NL[order]
-  # starts[l] marks the rows where an identifier's first l + 1 codes are new.
-  starts = np.ones(sorted_NL.T.shape, bool)
-  np.not_equal(sorted_NL[1:].T, sorted_NL[:-1].T, out=starts[:, 1:])
-  np.logical_or.accumulate(starts, axis=0, out=starts)
-  counts = np.concatenate([[1], starts.sum(axis=1)])
-  if counts.sum() >= np.iinfo(np.int32).max:
-    raise ValueError(f'a trie of {counts.sum()} nodes needs 64-bit numbers')
-  inner = int(counts[:-1].sum())
-  words = -(-max(code_sizes) // WORD_BITS)
-  bitmaps = np.zeros((inner, words), np.uint32)
-  first_child = np.zeros(inner, np.int32)
-  level_start = 0
-  parent_N = np.zeros(len(order), np.int64)
-  for level, size in enumerate(counts[:-1]):
-    rows = np.flatnonzero(starts[level])
-    _fill_level(
-      bitmaps[level_start : level_start + size],
-      first_child[level_start : level_start + size],
-      parent_N[rows],
-      sorted_NL[rows, level],
-      level_start + size,
-    )
-    level_start += size
-    parent_N = np.cumsum(starts[level]) - 1
-  leaf_offsets = np.append(np.flatnonzero(starts[-1]), len(order))
-  return Trie(
-    code_sizes=tuple(int(size) for size in code_sizes),
-    bitmaps=bitmaps,
-    first_child=first_child,
-    leaf_offsets=leaf_offsets.astype(np.int32),
-    leaf_documents=order.astype(np.int32),
+  sizes = tuple(int(size) for size in code_sizes)
+  codes_NL = _checked(np.asarray(codes_NL), sizes)
+  order = _sorted_rows(_packed_keys(codes_NL, sizes))
+  columns = np.ascontiguousarray(codes_NL[order].T.astype(code_type(sizes)))
+  return Trie(sizes, columns, order.astype(np.int32), *_wide(columns, sizes))
+
+
+class _Wide(NamedTuple):
+  """The last six fields of Trie."""
+
+  wide_nodes: np.ndarray
+  child_offsets: np.ndarray
+  child_codes: np.ndarray
+  child_starts: np.ndarray
+  bitmap_rows: np.ndarray
+  bitmaps: np.ndarray
+
+
+def _wide(columns_LN: np.ndarray, sizes: Sequence[int]) -> _Wide:
+  """The wide nodes of a sorted table, position by position."""
+  length, count = columns_LN.shape
+  wide_nodes = np.full((length, count // SCANNED_ROWS + 1), -1, np.int32)
+  words = -(-max(sizes) // WORD_BITS)
+  counts, codes, starts, dense = [], [], [], []
+  bitmaps = [np.zeros((0, words), np.uint32)]
+  first, begins_N, nodes = 0, np.zeros(count, bool), np.zeros(1, np.int64)
+  begins_N[0] = True
+  for level, column_N in enumerate(columns_LN):
+    # The root always counts as one, and as dense.
+    wide_F = np.diff(nodes, append=count) > (SCANNED_ROWS if level else 0)
+    # Beneath a node that is not wide none is.
+    if not wide_F.any():
+      break
+    parent_N = np.cumsum(begins_N, dtype=np.int32) - 1
+    begins_N[1:] |= column_N[1:] != column_N[:-1]
+    children = np.flatnonzero(begins_N)
+    rows = children[wide_F[parent_N[children]]]
+    numbers = np.cumsum(wide_F) - 1
+    parents = numbers[parent_N[rows]]
+    wide_nodes[level, nodes[wide_F] // SCANNED_ROWS] = first + numbers[wide_F]
+    counts.append(np.bincount(parents, minlength=wide_F.sum()))
+    codes.append(column_N[rows])
+    starts.append(rows)
+    dense.append(np.maximum(counts[-1], _DENSE) * _DENSE >= sizes[level])
+    dense[0][:] = True
+    bitmaps.append(_bitmaps(parents, codes[-1], dense[-1], words))
+    first, nodes = first + len(counts[-1]), children
+  dense_F = _joined(dense, bool)
+  return _Wide(
+    wide_nodes,
+    np.concatenate([[0], np.cumsum(_joined(counts, int))]).astype(np.int32),
+    _joined(codes, columns_LN.dtype),
+    _joined(starts, np.int32),
+    np.where(dense_F, np.cumsum(dense_F) - 1, -1).astype(np.int32),
+    np.concatenate(bitmaps),
   )
 
 
+def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+  """The parts of all positions, of which there may be none."""
+  return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
+
+
+def _bitmaps(
+  parents: np.ndarray, codes: np.ndarray, dense_F: np.ndarray, words: int
+) -> np.ndarray:
+  """[dense nodes, words] uint32 of the children of one position.
+
+  Args:
+    parents: [children] number of each child's parent, rising.
+    codes: [children] code of each child, rising within a parent.
+    dense_F: which parents have a bitmap.
+    words: of a bitmap.
+  """
+  kept = dense_F[parents]
+  rows = (np.cumsum(dense_F) - 1)[parents[kept]]
+  codes = codes[kept].astype(np.int64)
+  bitmaps = np.zeros((int(dense_F.sum()), words), np.uint32)
+  slots = rows * words + codes // WORD_BITS
+  bits = np.uint32(1) << (codes % WORD_BITS).astype(np.uint32)
+  firsts = np.flatnonzero(np.diff(slots, prepend=-1))
+  if len(firsts):
+    bitmaps.reshape(-1)[slots[firsts]] = np.bitwise_or.reduceat(bits, firsts)
+  return bitmaps
+
+
+def code_type(code_sizes: Sequence[int]) -> type[np.unsignedinteger]:
+  """The smallest type that holds every code."""
+  largest = max(code_sizes) - 1
+  types = (np.uint8, np.uint16, np.uint32)
+  return next(kind for kind in types if largest <= np.iinfo(kind).max)
+
+
 def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
-  """The codes as int64, refused when a code is outside its level."""
+  """The codes, refused when one is outside its position."""
   if codes_NL.ndim != 2 or codes_NL.shape[1] != len(code_sizes):
     raise ValueError(
       f'expected codes [N, {len(code_sizes)}], got {codes_NL.shape}'
     )
   if not codes_NL.size:
     raise ValueError('expected the codes of one document or more, got none')
-  codes_NL = codes_NL.astype(np.int64)
-  outside = (codes_NL < 0) | (codes_NL >= np.asarray(code_sizes))
-  if outside.any():
-    row, level = np.argwhere(outside)[0]
+  if len(codes_NL) >= _LARGEST - _BEHIND:
+    raise ValueError(f'{len(codes_NL)} documents need 64-bit numbers')
+  sizes_L = np.asarray(code_sizes)
+  least_L, most_L = codes_NL.min(axis=0), codes_NL.max(axis=0)
+  if (least_L < 0).any() or (most_L >= sizes_L).any():
+    row, level = np.argwhere((codes_NL < 0) | (codes_NL >= sizes_L))[0]
     raise ValueError(
       f'code {codes_NL[row, level]} of document {row} at position {level} is '
       f'outside 0..{code_sizes[level] - 1}'
@@ -153,10 +264,31 @@ def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
   return codes_NL
 
 
+def _sorted_rows(keys: Sequence[np.ndarray]) -> np.ndarray:
+  """Rows in the order of their keys, and by number where all are equal.
+
+  The first key tells most rows apart: numpy's vectorised sort, which keeps no
+  order among equals, then those once more by what is left.
+
+  Args:
+    keys: [N] int64 each, the first one first.
+  """
+  order = np.argsort(keys[0])
+  sorted_N = keys[0][order]
+  equal = sorted_N[1:] == sorted_N[:-1]
+  tied = np.zeros(len(order), bool)
+  tied[1:] |= equal
+  tied[:-1] |= equal
+  rows = order[tied]
+  last_first = [rows, *(key[rows] for key in keys[:0:-1]), sorted_N[tied]]
+  order[tied] = rows[np.lexsort(last_first)]
+  return order
+
+
 def _packed_keys(
   codes_NL: np.ndarray, code_sizes: Sequence[int]
 ) -> list[np.ndarray]:
-  """Sort keys for lexsort (last key first), several positions to a word."""
+  """Sort keys, the first one first, several positions to a word."""
   keys: list[np.ndarray] = []
   used = 64
   for level, size in enumerate(code_sizes):
@@ -164,34 +296,10 @@ def _packed_keys(
     if used + bits > 63:
       keys.append(np.zeros(len(codes_NL), np.int64))
       used = 0
-    keys[-1] = (keys[-1] << bits) | codes_NL[:, level]
+    keys[-1] <<= bits
+    keys[-1] |= codes_NL[:, level].astype(np.int64)
     used += bits
-  return keys[::-1]
-
-
-def _fill_level(
-  bitmaps: np.ndarray,
-  first_child: np.ndarray,
-  parents: np.ndarray,
-  codes: np.ndarray,
-  children_start: int,
-) -> None:
-  """Writes the bitmap and first child of the nodes of one level, in place.
-
-  Args:
-    bitmaps: [nodes of the level, words] view to fill.
-    first_child: [nodes of the level] view to fill.
-    parents: [children] number of each child's parent within the level, rising.
-    codes: [children] code of each child, rising within a parent.
-    children_start: global number of the first child.
-  """
-  first_child[:] = children_start + np.searchsorted(
-    parents, np.arange(len(first_child))
-  )
-  slots = parents * bitmaps.shape[1] + codes // WORD_BITS
-  bits = np.uint32(1) << (codes % WORD_BITS).astype(np.uint32)
-  firsts = np.flatnonzero(np.diff(slots, prepend=-1))
-  bitmaps.reshape(-1)[slots[firsts]] = np.bitwise_or.reduceat(bits, firsts)
+  return keys
 
 
 def _padded(rows: np.ndarray, size: int, value: int) -> np.ndarray:

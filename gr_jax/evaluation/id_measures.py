@@ -4,7 +4,6 @@ How many documents share an ID against random IDs, what a beam pays for a step,
 and whether each measure is as it should be.
 """
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -131,12 +130,6 @@ def decoding_cost(
       }
     )
   return steps
-
-
-def trie_bytes(trie) -> int:
-  """Bytes of a trie's arrays, as they lie in memory without padding."""
-  values = (getattr(trie, f.name) for f in dataclasses.fields(trie))
-  return sum(v.nbytes for v in values if isinstance(v, np.ndarray))
 
 
 def allows_unique(documents: int, log_cells: float) -> bool:

@@ -114,7 +114,7 @@ def collect(
   usage = code_usage(codes_NL, code_sizes)
   tree = prefix_tree(codes_NL)
   found = identifier_statistics(codes_NL, code_sizes, tree)
-  trie_bytes = id_measures.trie_bytes(index.trie)
+  trie_bytes = index.trie.nbytes
   now = id_churn.IdTable(codes_NL, index.document_ids)
   return {
     'index': name,

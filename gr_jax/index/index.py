@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from gr_jax.checksums import file_sha256
-from gr_jax.decoding.trie import Trie, build_trie
+from gr_jax.decoding.trie import ARRAYS, Trie, build_trie, code_type
 from gr_jax.index import manifest as manifests
 from gr_jax.index import versions
 from gr_jax.index.texts import TextTable, write_texts
@@ -27,7 +27,6 @@ _MODEL = 'model.safetensors'
 _SETTINGS = 'settings.json'
 _VOCABULARY = 'vocabulary'
 _TEXTS = ('document_ids', 'titles', 'snippets')
-_TRIE = ('bitmaps', 'first_child', 'leaf_offsets', 'leaf_documents')
 # What must be equal in the manifest and inside the model's file.
 _BOUND = ('model_sha256', 'vocabulary_sha256', 'id_table_sha256')
 _BINDING = 'index'
@@ -73,7 +72,7 @@ class Index:
     lengths = {
       'codes': len(self.codes_NL),
       'vectors': len(self.vectors_ND),
-      'trie': len(self.trie.leaf_documents),
+      'trie': len(self.trie),
       'new': len(self.new_N),
       **{name: len(getattr(self, name)) for name in _TEXTS},
     }
@@ -106,7 +105,7 @@ class Index:
       texts: one a document; their beginnings are kept.
     """
     return cls(
-      codes_NL=np.asarray(codes_NL).astype(_code_type(code_sizes)),
+      codes_NL=np.asarray(codes_NL).astype(code_type(code_sizes)),
       trie=build_trie(codes_NL, code_sizes),
       vectors_ND=vectors_ND,
       document_ids=document_ids,
@@ -178,7 +177,7 @@ class Index:
       np.save(directory / 'codes.npy', self.codes_NL)
       np.save(directory / 'vectors.npy', self.vectors_ND)
       np.save(directory / 'new.npy', self.new_N)
-      for name in _TRIE:
+      for name in ARRAYS:
         np.save(directory / f'trie_{name}.npy', getattr(self.trie, name))
       text = json.dumps(settings, indent=1, sort_keys=True) + '\n'
       (directory / _SETTINGS).write_text(text, encoding='utf-8')
@@ -221,13 +220,10 @@ class Index:
       )
       for name in _TEXTS
     }
-    trie = Trie(
-      code_sizes=tuple(manifest['code_sizes']),
-      **{name: _array(directory, f'trie_{name}') for name in _TRIE},
-    )
+    codes_NL = _array(directory, 'codes')
     return cls(
-      codes_NL=_array(directory, 'codes'),
-      trie=trie,
+      codes_NL=codes_NL,
+      trie=_trie(directory, manifest, codes_NL),
       vectors_ND=_array(directory, 'vectors'),
       new_N=_new_documents(directory, manifest),
       directory=directory,
@@ -287,13 +283,6 @@ def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
   return tree
 
 
-def _code_type(code_sizes: Sequence[int]) -> type[np.unsignedinteger]:
-  """The smallest type that holds every code."""
-  largest = max(code_sizes) - 1
-  types = (np.uint8, np.uint16, np.uint32)
-  return next(kind for kind in types if largest <= np.iinfo(kind).max)
-
-
 def _array(directory: pathlib.Path, name: str) -> np.ndarray:
   """An array of a version, memory-mapped, never unpickled."""
   path = directory / f'{name}.npy'
@@ -304,6 +293,17 @@ def _array(directory: pathlib.Path, name: str) -> np.ndarray:
     raise UserError(
       f'{path} cannot be read ({reason}): build the index again'
     ) from error
+
+
+def _trie(
+  directory: pathlib.Path, manifest: Mapping[str, Any], codes_NL: np.ndarray
+) -> Trie:
+  """The trie of a version; it was of other tables before format 4."""
+  code_sizes = tuple(manifest['code_sizes'])
+  if manifest['format'] < 4:
+    return build_trie(codes_NL, code_sizes)
+  arrays = {name: _array(directory, f'trie_{name}') for name in ARRAYS}
+  return Trie(code_sizes, **arrays)
 
 
 def _new_documents(

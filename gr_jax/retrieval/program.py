@@ -7,7 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.beam import FLOOR, Beams, beam_search
+from gr_jax.decoding.beam import Beams, beam_search
+from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.trie import TrieTables
 from gr_jax.retrieval.fusion import Weights, fuse
 from gr_jax.types import NO_DOC
@@ -136,11 +137,7 @@ def expand_buckets(
   Returns:
     [B, C] document numbers (NO_DOC behind the last) and [B, C] their beams.
   """
-  leaves_BW = jnp.maximum(beams.leaves_BW, 0)
-  starts_BW = tables.leaf_offsets[leaves_BW]
-  sizes_BW = jnp.where(
-    beams.valid_BW, tables.leaf_offsets[leaves_BW + 1] - starts_BW, 0
-  )
+  starts_BW, sizes_BW = beams.buckets.starts_BW, beams.buckets.sizes_BW
   # A bucket past the budget adds nothing, so sums stay far from overflow.
   ends_BW = jnp.cumsum(jnp.minimum(sizes_BW, candidates), axis=1)
   places_C = jnp.arange(candidates, dtype=jnp.int32)
@@ -154,7 +151,7 @@ def expand_buckets(
     jnp.take_along_axis(starts_BW - before_BW, beams_BC, axis=1)
     + places_C[None, :]
   )
-  documents_BC = tables.leaf_documents[jnp.where(taken_BC, slots_BC, 0)]
+  documents_BC = tables.documents[jnp.where(taken_BC, slots_BC, 0)]
   return jnp.where(taken_BC, documents_BC, NO_DOC), beams_BC
 
 

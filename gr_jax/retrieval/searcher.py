@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gr_jax.decoding.beam import FLOOR
+from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.trie import capacity
 from gr_jax.index.index import Index
 from gr_jax.retrieval import fusion as fusions

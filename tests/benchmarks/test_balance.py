@@ -79,7 +79,7 @@ def test_a_small_run_of_the_whole(tmp_path, monkeypatch, capsys):
   assert skewed['documents_per_id_max'] > 1000
   assert skewed['documents_in_beams'][0] > 100
   assert skewed['documents_to_target'][1] > even['documents_to_target'][1]
-  assert all(row['mask_ms'] > 0 and row['scoring_ms'] > 0 for row in (
+  assert all(row['beam_search_ms'] > 0 and row['scoring_ms'] > 0 for row in (
     even, skewed,
   ))  # fmt: skip
   lines = capsys.readouterr().out.splitlines()

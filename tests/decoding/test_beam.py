@@ -1,39 +1,53 @@
 """The beam search against plain Python: a reference beam and brute force."""
 
 import functools
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gr_jax.decoding import beam, trie
+from gr_jax.decoding import beam, continuations, trie
 from gr_jax.types import NO_DOC
 
 BATCH = 2
 STATES = 61  # the toy model hashes a prefix to one of so many states
+CODES = 700
 
 
 @st.composite
 def problems(draw):
   """Codes, code sizes, width, and the score table of a toy model."""
-  length = draw(st.sampled_from([1, 3]))  # few shapes: compiling is the cost
+  # Few shapes: the widest position is always there.
+  length = draw(st.sampled_from([1, 3]))
   sizes = draw(
-    st.lists(st.sampled_from([1, 2, 5, 40]), min_size=length, max_size=length)
+    st.lists(
+      st.sampled_from([1, 2, 5, 40, CODES]), min_size=length, max_size=length
+    )
   )
-  documents = draw(st.sampled_from([1, 2, 7, 60]))
-  width = draw(st.sampled_from([1, 8, 70]))
+  sizes[draw(st.integers(0, length - 1))] = CODES
+  # Nodes of few rows, wide ones, and among 700 codes some that are not dense.
+  documents = draw(st.sampled_from([2, 7, 250]))
+  width = draw(st.sampled_from([1, 70]))
   skew = draw(st.sampled_from([1, 4, 15]))
   rng = np.random.default_rng(draw(st.integers(0, 2**31)))
   codes_NL = np.stack(
     [(size * rng.random(documents) ** skew).astype(np.int32) for size in sizes],
     axis=1,
   )
-  table = rng.normal(size=(BATCH, length, STATES, 40))
+  table = rng.normal(size=(BATCH, length, STATES, CODES))
   if draw(st.booleans()):
     table = np.round(table)  # many ties
   return codes_NL, sizes, width, table.astype(np.float32)
+
+
+def tables_of(codes_NL, sizes):
+  """A trie on the device, of one shape: compiling is the cost."""
+  with mock.patch.object(trie, 'capacity', lambda size: 1024):
+    return trie.build_trie(codes_NL, sizes).tables()
 
 
 def zeros(beams):
@@ -94,9 +108,9 @@ def reference_beam(table_LSK, identifiers, width, length):
 def test_equals_a_plain_reference_beam_search(problem):
   codes_NL, sizes, width, table = problem
   built = trie.build_trie(codes_NL, sizes)
-  result = search(jnp.asarray(table), built.tables(), width, len(sizes))
+  tables = tables_of(codes_NL, sizes)
+  result = search(jnp.asarray(table), tables, width, len(sizes))
   identifiers = {tuple(row) for row in codes_NL.tolist()}
-  leaves = sorted(identifiers)
   for query in range(BATCH):
     expected = reference_beam(table[query], identifiers, width, len(sizes))
     count = len(expected)
@@ -105,9 +119,15 @@ def test_equals_a_plain_reference_beam_search(problem):
     ]
     found = [tuple(row) for row in result.codes_BWL[query].tolist()]
     assert found == expected + [(NO_DOC,) * len(sizes)] * (width - count)
-    assert result.leaves_BW[query].tolist() == [
-      leaves.index(row) for row in expected
-    ] + [NO_DOC] * (width - count)
+    for place, row in enumerate(expected):
+      bucket = result.buckets.starts_BW, result.buckets.ends_BW
+      start, end = (int(bound[query, place]) for bound in bucket)
+      assert built.documents[start:end].tolist() == [
+        document
+        for document, codes in enumerate(codes_NL.tolist())
+        if tuple(codes) == row
+      ]
+    assert (result.buckets.sizes_BW[query, count:] == 0).all()
     scores = np.asarray(result.scores_BW[query])
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(
@@ -119,9 +139,9 @@ def test_equals_a_plain_reference_beam_search(problem):
 @given(problems())
 def test_a_beam_as_wide_as_the_widest_level_equals_brute_force(problem):
   codes_NL, sizes, _, table = problem
-  built = trie.build_trie(codes_NL, sizes)
-  width = 64  # at most 60 documents, so at most 60 nodes at any level
-  result = search(jnp.asarray(table), built.tables(), width, len(sizes))
+  width = 256  # at most 250 documents, so at most 250 nodes at any level
+  tables = tables_of(codes_NL, sizes)
+  result = search(jnp.asarray(table), tables, width, len(sizes))
   identifiers = {tuple(row) for row in codes_NL.tolist()}
   for query in range(BATCH):
     best = sorted(-toy_scores(table[query], row) for row in identifiers)
@@ -129,6 +149,32 @@ def test_a_beam_as_wide_as_the_widest_level_equals_brute_force(problem):
     np.testing.assert_array_equal(
       -np.asarray(result.scores_BW[query])[valid], best
     )
+
+
+@pytest.mark.parametrize('skew', [1, 6])
+def test_wide_nodes_are_read_in_pieces_and_beside_other_kinds(
+  monkeypatch, skew
+):
+  monkeypatch.setattr(continuations, '_PIECE', 2)
+  monkeypatch.setattr(continuations, '_PIECES', 3)
+  rng = np.random.default_rng(skew)
+  sizes = (3, CODES, CODES)
+  codes_NL = (sizes * rng.random((900, 3)) ** [1, skew, skew]).astype(int)
+  # One node that is wide and not dense: 20 of 700 codes, of two rows each.
+  codes_NL[:40, :2], codes_NL[:40, 2] = (2, CODES - 1), np.arange(40) // 2 * 5
+  built = trie.build_trie(codes_NL, sizes)
+  kinds = np.diff(built.child_offsets), built.bitmap_rows >= 0
+  assert any(kinds[1]) and any(kinds[0][~kinds[1]] >= 20)
+  table = rng.normal(size=(BATCH, 3, STATES, CODES)).astype(np.float32)
+  table[:, 1, :, CODES - 1] += 9  # its beam stays
+  # Compiled anew: the pieces are constants of the program.
+  fresh = jax.jit(search.__wrapped__, static_argnames=('width', 'length'))
+  result = fresh(jnp.asarray(table), built.tables(), 50, 3)
+  identifiers = {tuple(row) for row in codes_NL.tolist()}
+  for query in range(BATCH):
+    expected = reference_beam(table[query], identifiers, 50, 3)
+    found = [tuple(row) for row in result.codes_BWL[query].tolist()]
+    assert found == expected
 
 
 def test_impossible_scores_lose_to_possible_ones_and_stay_finite():

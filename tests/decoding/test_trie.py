@@ -8,14 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gr_jax.decoding import mask, trie
+from gr_jax.decoding import trie
 
 
 @st.composite
 def corpora(draw):
   """Codes [N, L] and code sizes: skewed, tiny, with duplicates."""
-  sizes = draw(st.lists(st.integers(1, 70), min_size=1, max_size=4))
-  documents = draw(st.integers(1, 40))
+  sizes = draw(
+    st.lists(st.sampled_from([1, 2, 9, 70, 600]), min_size=1, max_size=4)
+  )
+  documents = draw(st.integers(1, 150))
   skew = draw(st.sampled_from([1, 3, 20]))
   rng = np.random.default_rng(draw(st.integers(0, 2**31)))
   columns = [
@@ -32,42 +34,50 @@ def test_leaves_hold_the_documents_of_an_identifier_in_corpus_order(corpus):
   for document, row in enumerate(codes_NL.tolist()):
     buckets[tuple(row)].append(document)
   built = trie.build_trie(codes_NL, sizes)
-  bounds = built.leaf_offsets
+  bounds = [*built.leaf_starts, len(built)]
   found = [
-    built.leaf_documents[start:end].tolist()
+    built.documents[start:end].tolist()
     for start, end in itertools.pairwise(bounds)
   ]
   assert found == [buckets[row] for row in sorted(buckets)]
+  np.testing.assert_array_equal(codes_NL[built.documents].T, built.columns)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(corpora())
-def test_walking_the_tables_reaches_exactly_the_prefixes(corpus):
+def test_wide_nodes_list_their_children(corpus):
   codes_NL, sizes = corpus
-  tables = trie.build_trie(codes_NL, sizes).tables()
-  reached = {(): 0}
-  for level in range(len(sizes)):
-    nodes = np.zeros((1, 40), np.int32)  # one shape: compiling is the cost
-    nodes[0, : len(reached)] = list(reached.values())
-    allowed = np.asarray(mask.allowed_codes(tables, nodes, 96))[0]
-    beams, codes = np.nonzero(allowed[: len(reached)])
-    chosen = np.zeros((1, 40), np.int32)
-    chosen[0, : len(codes)] = codes
-    parents = np.zeros((1, 40), np.int32)
-    parents[0, : len(codes)] = nodes[0, beams]
-    children = np.asarray(mask.child_nodes(tables, parents, chosen))[0]
-    prefixes = list(reached)
-    reached = {
-      (*prefixes[beam], int(code)): int(child)
-      for beam, code, child in zip(beams, codes, children, strict=False)
-    }
-    rows = codes_NL[:, : level + 1].tolist()
-    assert set(reached) == {tuple(row) for row in rows}
-    assert len(set(reached.values())) == len(reached)
-  leaves = sorted(reached.values())
-  assert leaves == list(
-    range(int(tables.leaf_start), int(tables.leaf_start) + len(leaves))
-  )
+  built = trie.build_trie(codes_NL, sizes)
+  rows = sorted(map(tuple, codes_NL.tolist()))
+  wide = []
+  for level, size in enumerate(sizes):
+    first_row = {}
+    for row, codes in enumerate(rows):
+      first_row.setdefault(codes[:level], row)
+    for prefix, start in sorted(first_row.items()):
+      beneath = [codes for codes in rows if codes[:level] == prefix]
+      # The root counts as wide, and as dense, whatever it has.
+      if level and len(beneath) <= trie.SCANNED_ROWS:
+        continue
+      number = built.wide_nodes[level, start // trie.SCANNED_ROWS]
+      assert number == len(wide)
+      wide.append(number)
+      children = slice(*built.child_offsets[number : number + 2])
+      codes = sorted({codes[level] for codes in beneath})
+      assert built.child_codes[children].tolist() == codes
+      assert built.child_starts[children].tolist() == [
+        start + [row[level] for row in beneath].index(code) for code in codes
+      ]
+      place = built.bitmap_rows[number]
+      dense = not level or max(len(codes), 16) * 16 >= size
+      assert (place >= 0) == dense
+      if place >= 0:
+        bits = np.unpackbits(
+          built.bitmaps[place].view(np.uint8), bitorder='little'
+        )
+        assert np.flatnonzero(bits).tolist() == codes
+  assert np.sum(built.wide_nodes >= 0) == len(wide) == len(built.bitmap_rows)
+  assert np.sum(built.bitmap_rows >= 0) == len(built.bitmaps)
 
 
 def test_row_order_does_not_change_the_tables():
@@ -76,9 +86,8 @@ def test_row_order_does_not_change_the_tables():
   order = rng.permutation(300)
   one = trie.build_trie(codes_NL, (9, 9, 9))
   two = trie.build_trie(codes_NL[order], (9, 9, 9))
-  np.testing.assert_array_equal(one.bitmaps, two.bitmaps)
-  np.testing.assert_array_equal(one.first_child, two.first_child)
-  np.testing.assert_array_equal(one.leaf_offsets, two.leaf_offsets)
+  for name in set(trie.ARRAYS) - {'documents'}:
+    np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
 
 
 def test_identifiers_longer_than_one_sort_key():
@@ -87,7 +96,7 @@ def test_identifiers_longer_than_one_sort_key():
   codes_NL[100:, :6] = codes_NL[:100, :6]
   built = trie.build_trie(codes_NL, [65536] * 12)
   expected = sorted(range(200), key=lambda row: tuple(codes_NL[row]))
-  assert built.leaf_documents.tolist() == expected
+  assert built.documents.tolist() == expected
 
 
 @pytest.mark.parametrize(

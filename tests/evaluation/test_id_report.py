@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from gr_jax.decoding.trie import build_trie
 from gr_jax.evaluation import id_churn, id_measures, id_recall
 from gr_jax.evaluation.id_treemap import one_line, treemap
 from gr_jax.evaluation.identifiers import identifier_statistics
@@ -124,11 +123,6 @@ def test_decoding_cost_equals_brute_force():
     allowed = [len(below[p]) for p in prefixes_of(codes_NL, position)]
     assert step['continuations'] == pytest.approx(np.mean(allowed))
     assert step['allowed'] == pytest.approx(np.mean(allowed) / SIZES[position])
-  trie = build_trie(codes_NL, SIZES)
-  assert id_measures.trie_bytes(trie) == (
-    4 * (trie.bitmaps.size + trie.first_child.size)
-    + 4 * (trie.leaf_offsets.size + 300)
-  )
 
 
 def judged(codes_NL, sizes):

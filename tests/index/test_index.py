@@ -13,6 +13,7 @@ import textwrap
 import numpy as np
 import pytest
 
+from gr_jax.decoding.trie import ARRAYS
 from gr_jax.index import manifest, versions
 from gr_jax.index.index import SNIPPET_LENGTH, Index
 from gr_jax.types import UserError
@@ -71,7 +72,7 @@ def test_what_is_saved_is_loaded(tmp_path, dtype):
     np.testing.assert_array_equal(saved, read)
   assert index.codes_NL.dtype == np.uint16
   assert loaded.trie.code_sizes == (5, 300)
-  for name in ('bitmaps', 'first_child', 'leaf_offsets', 'leaf_documents'):
+  for name in ARRAYS:
     np.testing.assert_array_equal(
       getattr(index.trie, name), getattr(loaded.trie, name)
     )
@@ -99,7 +100,7 @@ def test_every_flipped_bit_is_found(tmp_path):
   rng = np.random.default_rng(0)
   files = [path for path in directory.rglob('*') if path.is_file()]
   files.append(tmp_path / 'index' / 'CURRENT')
-  assert len(files) == 18
+  assert len(files) == 22
   for path in files:
     whole = path.read_bytes()
     for _ in range(6):

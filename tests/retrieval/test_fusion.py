@@ -71,7 +71,7 @@ def test_ranks_are_places_of_identifiers_in_generative_order():
     ):
       codes = tuple(index.codes_NL[document].tolist())
       assert place_of.setdefault(codes, rank) == rank
-    assert sorted(place_of.values()) == list(range(index.trie.leaves))
+    assert sorted(place_of.values()) == list(range(len(index.trie.leaf_starts)))
 
 
 @pytest.mark.parametrize(

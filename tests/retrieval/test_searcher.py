@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import toy_retriever as toy
 
-from gr_jax.decoding.beam import FLOOR
+from gr_jax.decoding.top_k import FLOOR
 from gr_jax.retrieval import program
 from gr_jax.retrieval.searcher import Searcher, SearchSettings
 from gr_jax.types import NO_DOC, UserError

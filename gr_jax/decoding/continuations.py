@@ -1,0 +1,353 @@
+"""The best continuations of beams that a trie allows: pure functions of arrays.
+
+A node is a range of rows of the trie's sorted table. Three kinds of nodes are
+continued in three ways, and each way is run only where a beam needs it, so that
+one wide node does not make every beam pay:
+
+  a few rows: the codes of the rows are read, the first of each kind counts;
+  dense (with many children): all codes of the position are masked;
+  wide, not dense: its list of children is read, a piece at a time.
+
+Each gives the best W of its beams; then they are merged. All of it is exact.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from gr_jax.decoding.top_k import FLOOR, at, best_totals, rows
+from gr_jax.decoding.trie import SCANNED_ROWS, WORD_BITS, TrieTables
+
+# The least score of one allowed code: 32 positions of it still beat FLOOR.
+LEAST_CODE_SCORE = -1e28
+# Deep in a trie most nodes have a row or two: then no more are read.
+_FEWEST = 2
+# Children of a wide node that are read at once, and pieces of a query so read.
+_PIECE = 64
+_PIECES = 32
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Nodes:
+  """Nodes of a trie.
+
+  Attributes:
+    starts_BW: first row.
+    ends_BW: row behind the last; where it is the first there is no node.
+  """
+
+  starts_BW: jax.Array
+  ends_BW: jax.Array
+
+  @property
+  def sizes_BW(self) -> jax.Array:
+    """Documents beneath each node, 0 where there is none."""
+    return self.ends_BW - self.starts_BW
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Continuations:
+  """Beams that are one code longer, best first.
+
+  Attributes:
+    scores_BW: of the prefix with the code, FLOOR where there is none.
+    parents_BW: beam that is continued.
+    codes_BW: the code.
+    starts_BW: first row of the node reached.
+    ends_BW: row behind its last.
+  """
+
+  scores_BW: jax.Array
+  parents_BW: jax.Array
+  codes_BW: jax.Array
+  starts_BW: jax.Array
+  ends_BW: jax.Array
+
+
+def root(tables: TrieTables, batch: int) -> Nodes:
+  """The root, of all documents, [batch, 1]."""
+  return Nodes(
+    jnp.zeros((batch, 1), jnp.int32),
+    jnp.broadcast_to(tables.count, (batch, 1)),
+  )
+
+
+def best_continuations(
+  tables: TrieTables,
+  nodes: Nodes,
+  beams_BW: jax.Array,
+  scores_BWK: jax.Array,
+  level: jax.Array | int,
+  width: int,
+) -> Continuations:
+  """The `width` best of all allowed continuations of all beams.
+
+  Ties go to the better-placed beam, then to the lower code.
+
+  Args:
+    tables: the trie.
+    nodes: reached by the beams, with `level` codes.
+    beams_BW: scores of the beams.
+    scores_BWK: score of each next code; NaN or -inf count as the least.
+    level: position of the next code.
+    width: continuations that are kept.
+  """
+  search = _Search(tables, nodes, beams_BW, scores_BWK, level, width)
+  return search.best()
+
+
+def first_codes(
+  tables: TrieTables, scores_B1K: jax.Array, width: int
+) -> Continuations:
+  """The same of the root, which is always dense."""
+  batch = scores_B1K.shape[0]
+  search = _Search(
+    tables, root(tables, batch), jnp.zeros((batch, 1)), scores_B1K, 0, width
+  )
+  numbers_B1 = jnp.zeros((batch, 1), jnp.int32)
+  best = search.of_masked(numbers_B1, numbers_B1 == 0)
+  return search.of_children(numbers_B1, *best)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+  """The arguments of `best_continuations`, and the three ways."""
+
+  tables: TrieTables
+  nodes: Nodes
+  beams_BW: jax.Array
+  scores_BWK: jax.Array
+  level: jax.Array | int
+  width: int
+
+  def best(self):
+    """Continuations of beams of all kinds."""
+    sizes_BW = self.nodes.sizes_BW
+    few_BW = (sizes_BW > 0) & (sizes_BW <= SCANNED_ROWS)
+    found = jax.lax.switch(
+      jnp.max(jnp.where(few_BW, 1 + (sizes_BW > _FEWEST), 0)),
+      (
+        self.nothing,
+        lambda: self.of_few_rows(few_BW, _FEWEST),
+        lambda: self.of_few_rows(few_BW, SCANNED_ROWS),
+      ),
+    )
+    wide_BW = sizes_BW > SCANNED_ROWS
+    return jax.lax.cond(
+      jnp.any(wide_BW),
+      lambda: _merged(self.width, found, *self.of_wide(wide_BW)),
+      lambda: found,
+    )
+
+  def of_wide(self, wide_BW):
+    """Continuations of dense beams, and of wide ones that are not."""
+    slots_BW = jnp.where(wide_BW, self.nodes.starts_BW // SCANNED_ROWS, 0)
+    numbers_BW = jnp.maximum(self.tables.wide_nodes[self.level, slots_BW], 0)
+    dense_BW = wide_BW & (self.tables.bitmap_rows[numbers_BW] >= 0)
+    return (
+      self.of_children(numbers_BW, *self.of_dense(numbers_BW, dense_BW)),
+      self.of_children(
+        numbers_BW, *self.of_listed(numbers_BW, wide_BW & ~dense_BW)
+      ),
+    )
+
+  def nothing(self):
+    """No continuation at all."""
+    zeros = jnp.zeros((self.beams_BW.shape[0], self.width), jnp.int32)
+    floor = jnp.full(zeros.shape, FLOOR)
+    return Continuations(floor, zeros, zeros, zeros, zeros)
+
+  def of_few_rows(self, kind_BW, most):
+    """Continuations of beams with at most so many rows, which are read."""
+    starts_BW, ends_BW = self.nodes.starts_BW, self.nodes.ends_BW
+    rows_BWR = starts_BW[..., None] + _numbers(most)
+    codes_BWR = at(self.tables.columns, self.level, rows_BWR).astype(jnp.int32)
+    inside_BWR = kind_BW[..., None] & (rows_BWR < ends_BW[..., None])
+    new_BWR = codes_BWR[..., 1:] != codes_BWR[..., :-1]
+    new_BWR = inside_BWR & jnp.pad(
+      new_BWR, ((0, 0), (0, 0), (1, 0)), constant_values=True
+    )
+    scores_BWR = self._totals(new_BWR, codes_BWR)
+    scores_BW, places_BW = best_totals(scores_BWR, self.width)
+    parents_BW, offsets_BW = jnp.divmod(places_BW, most)
+    codes_BW = _flat_rows(codes_BWR, places_BW)
+    starts_BW = rows(starts_BW, parents_BW) + offsets_BW
+    same_BWR = (rows(codes_BWR, parents_BW) == codes_BW[..., None]) & rows(
+      inside_BWR, parents_BW
+    )
+    ends_BW = starts_BW + jnp.sum(same_BWR, axis=-1, dtype=jnp.int32)
+    return self._kept(scores_BW, parents_BW, codes_BW, starts_BW, ends_BW)
+
+  def of_dense(self, numbers_BW, kind_BW):
+    """Scores, beams, codes and ranks of children of beams with bitmaps.
+
+    Most often all beams are of this kind or few, and then those alone are
+    masked.
+    """
+    few = -(-kind_BW.shape[1] // 8)
+
+    def of_few():
+      beams_BX = jnp.argsort(~kind_BW, axis=1, stable=True)[:, :few]
+      return self.of_masked(
+        rows(numbers_BW, beams_BX), rows(kind_BW, beams_BX), beams_BX
+      )
+
+    return jax.lax.switch(
+      jnp.searchsorted(
+        jnp.array([1, few + 1]), jnp.max(jnp.sum(kind_BW, axis=1)), side='right'
+      ),
+      (self._none, of_few, lambda: self.of_masked(numbers_BW, kind_BW)),
+    )
+
+  def of_masked(self, numbers_BX, there_BX, beams_BX=None):
+    """Scores, beams, codes and ranks of children of all or some beams."""
+    codes = self.scores_BWK.shape[-1]
+    words_BXY = self.tables.bitmaps[
+      jnp.maximum(self.tables.bitmap_rows[numbers_BX], 0)
+    ]
+    bits = jnp.arange(WORD_BITS, dtype=jnp.uint32)[None, None, None, :]
+    allowed_BXK = (words_BXY[..., None] >> bits) & 1 != 0
+    allowed_BXK = allowed_BXK.reshape(*there_BX.shape, -1)[..., :codes]
+    missing = codes - allowed_BXK.shape[-1]
+    allowed_BXK = jnp.pad(allowed_BXK, ((0, 0), (0, 0), (0, missing)))
+    scores_BXK, beams_scores_BX = self.scores_BWK, self.beams_BW
+    if beams_BX is not None:
+      scores_BXK = rows(scores_BXK, beams_BX)
+      beams_scores_BX = rows(beams_scores_BX, beams_BX)
+    totals_BXK = jnp.where(
+      allowed_BXK & there_BX[..., None],
+      _finite(scores_BXK) + beams_scores_BX[..., None],
+      FLOOR,
+    )
+    scores_BW, places_BW = best_totals(totals_BXK, self.width)
+    chosen_BW, codes_BW = jnp.divmod(places_BW, codes)
+    below_BWY = codes_BW[..., None] - WORD_BITS * _numbers(words_BXY.shape[-1])
+    below_BWY = jnp.clip(below_BWY, 0, WORD_BITS)
+    kept_BWY = jnp.where(
+      below_BWY < WORD_BITS,
+      (jnp.uint32(1) << (below_BWY % WORD_BITS).astype(jnp.uint32)) - 1,
+      jnp.uint32(0xFFFFFFFF),
+    )
+    counts_BWY = jax.lax.population_count(rows(words_BXY, chosen_BW) & kept_BWY)
+    ranks_BW = jnp.sum(counts_BWY, axis=-1).astype(jnp.int32)
+    if beams_BX is not None:
+      chosen_BW = rows(beams_BX, chosen_BW)
+    return scores_BW, chosen_BW, codes_BW, ranks_BW
+
+  def of_listed(self, numbers_BW, kind_BW):
+    """Scores, beams, codes and ranks of children that are read in pieces."""
+    offsets = self.tables.child_offsets
+    firsts_BW = offsets[numbers_BW]
+    counts_BW = jnp.where(kind_BW, offsets[numbers_BW + 1] - firsts_BW, 0)
+    pieces_BW = -(-counts_BW // _PIECE)
+    until_BW = jnp.cumsum(pieces_BW, axis=1)
+    last = kind_BW.shape[1] - 1
+
+    def look(state):
+      turn, best = state
+      pieces_P = turn * _PIECES + jnp.arange(_PIECES, dtype=jnp.int32)
+      beams_BP = jax.vmap(
+        lambda until_W: jnp.searchsorted(until_W, pieces_P, side='right')
+      )(until_BW)
+      there_BP, beams_BP = beams_BP <= last, jnp.minimum(beams_BP, last)
+      piece_BP = pieces_P[None, :] - rows(until_BW - pieces_BW, beams_BP)
+      ranks_BPC = piece_BP[..., None] * _PIECE + _numbers(_PIECE)
+      there_BPC = there_BP[..., None] & (
+        ranks_BPC < rows(counts_BW, beams_BP)[..., None]
+      )
+      children_BPC = rows(firsts_BW, beams_BP)[..., None] + ranks_BPC
+      codes_BPC = self.tables.child_codes[
+        jnp.where(there_BPC, children_BPC, 0)
+      ].astype(jnp.int32)
+      totals_BPC = self._totals(there_BPC, codes_BPC, beams_BP)
+      parents_BPC = jnp.broadcast_to(beams_BP[..., None], codes_BPC.shape)
+      new = totals_BPC, parents_BPC, codes_BPC, ranks_BPC
+      batch = totals_BPC.shape[0]
+      return turn + 1, self._better(
+        best, [part.reshape(batch, -1) for part in new]
+      )
+
+    pieces = jnp.max(until_BW[:, -1])
+    return jax.lax.while_loop(
+      lambda state: state[0] * _PIECES < pieces,
+      look,
+      (jnp.int32(0), self._none()),
+    )[1]
+
+  def _none(self):
+    """Scores, beams, codes and ranks of no child."""
+    none = self.nothing()
+    return none.scores_BW, none.parents_BW, none.codes_BW, none.codes_BW
+
+  def _better(self, best, new):
+    """The best of those so far and new ones, which come behind in ties."""
+    both = [jnp.concatenate(x, axis=1) for x in zip(best, new, strict=True)]
+    scores_BW, places_BW = jax.lax.top_k(both[0], self.width)
+    return scores_BW, *(rows(part, places_BW) for part in both[1:])
+
+  def of_children(self, numbers_BW, scores_BW, parents_BW, codes_BW, ranks_BW):
+    """Continuations to children of wide nodes, known by their rank."""
+    offsets = self.tables.child_offsets
+    numbers_BW = rows(numbers_BW, parents_BW)
+    children_BW = offsets[numbers_BW] + ranks_BW
+    last_BW = children_BW + 1 >= offsets[numbers_BW + 1]
+    ends_BW = jnp.where(
+      last_BW,
+      rows(self.nodes.ends_BW, parents_BW),
+      self.tables.child_starts[children_BW + 1],
+    )
+    starts_BW = self.tables.child_starts[children_BW]
+    return self._kept(scores_BW, parents_BW, codes_BW, starts_BW, ends_BW)
+
+  def _totals(self, there_BXC, codes_BXC, beams_BX=None):
+    """Scores of beams with a code, FLOOR where it is not there."""
+    batch, before, codes = self.scores_BWK.shape
+    beams_BW, lines_BX = self.beams_BW, jnp.arange(before)[None, :]
+    if beams_BX is not None:
+      beams_BW, lines_BX = rows(beams_BW, beams_BX), beams_BX
+    lines_BX = lines_BX + before * jnp.arange(batch)[:, None]
+    places_BXC = lines_BX[..., None] * codes + codes_BXC
+    scores_BXC = _finite(at(self.scores_BWK.reshape(-1), places_BXC))
+    return jnp.where(there_BXC, scores_BXC + beams_BW[..., None], FLOOR)
+
+  def _kept(self, scores_BW, parents_BW, codes_BW, starts_BW, ends_BW):
+    """The same without nodes where there is no continuation."""
+    there_BW = scores_BW > FLOOR
+    starts_BW = jnp.where(there_BW, starts_BW, 0)
+    ends_BW = jnp.where(there_BW, ends_BW, 0)
+    return Continuations(scores_BW, parents_BW, codes_BW, starts_BW, ends_BW)
+
+
+def _merged(width, *found):
+  """The best of those of different beams."""
+  both = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
+  # Within a beam they are in the order of ties already, and sorting is stable.
+  *_, order_BX = jax.lax.sort(
+    (-both.scores_BW, both.parents_BW, _places(both.scores_BW)),
+    dimension=1,
+    num_keys=2,
+  )
+  return jax.tree.map(lambda rows_BX: rows(rows_BX, order_BX[:, :width]), both)
+
+
+def _places(array):
+  return jnp.broadcast_to(jnp.arange(array.shape[1])[None, :], array.shape)
+
+
+def _finite(scores):
+  """Scores in float32, NaN and -inf as the least of an allowed code."""
+  scores = scores.astype(jnp.float32)
+  return jnp.where(scores > LEAST_CODE_SCORE, scores, LEAST_CODE_SCORE)
+
+
+def _numbers(count):
+  """[1, 1, count] int32 from 0."""
+  return jnp.arange(count, dtype=jnp.int32)[None, None, :]
+
+
+def _flat_rows(leaf_BWC, places_BX):
+  """Elements by their places in [W, C] of each query."""
+  return rows(leaf_BWC.reshape(leaf_BWC.shape[0], -1), places_BX)
