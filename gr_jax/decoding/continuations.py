@@ -21,8 +21,6 @@ from gr_jax.decoding.trie import SCANNED_ROWS, WORD_BITS, TrieTables
 
 # The least score of one allowed code: 32 positions of it still beat FLOOR.
 LEAST_CODE_SCORE = -1e28
-# Deep in a trie most nodes have a row or two: then no more are read.
-_FEWEST = 2
 # Children of a wide node that are read at once, and pieces of a query so read.
 _PIECE = 64
 _PIECES = 32
@@ -95,8 +93,7 @@ def best_continuations(
     level: position of the next code.
     width: continuations that are kept.
   """
-  search = _Search(tables, nodes, beams_BW, scores_BWK, level, width)
-  return search.best()
+  return _search(tables, nodes, beams_BW, scores_BWK, level, width).best()
 
 
 def first_codes(
@@ -104,12 +101,18 @@ def first_codes(
 ) -> Continuations:
   """The same of the root, which is always dense."""
   batch = scores_B1K.shape[0]
-  search = _Search(
+  search = _search(
     tables, root(tables, batch), jnp.zeros((batch, 1)), scores_B1K, 0, width
   )
   numbers_B1 = jnp.zeros((batch, 1), jnp.int32)
   best = search.of_masked(numbers_B1, numbers_B1 == 0)
   return search.of_children(numbers_B1, *best)
+
+
+def _search(tables, nodes, beams_BW, scores_BWK, level, width):
+  # Else XLA does the model's last operations again for each way.
+  scores_BWK = jax.lax.optimization_barrier(scores_BWK)
+  return _Search(tables, nodes, beams_BW, scores_BWK, level, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,33 +129,32 @@ class _Search:
   def best(self):
     """Continuations of beams of all kinds."""
     sizes_BW = self.nodes.sizes_BW
-    few_BW = (sizes_BW > 0) & (sizes_BW <= SCANNED_ROWS)
-    found = jax.lax.switch(
-      jnp.max(jnp.where(few_BW, 1 + (sizes_BW > _FEWEST), 0)),
-      (
-        self.nothing,
-        lambda: self.of_few_rows(few_BW, _FEWEST),
-        lambda: self.of_few_rows(few_BW, SCANNED_ROWS),
-      ),
-    )
     wide_BW = sizes_BW > SCANNED_ROWS
     return jax.lax.cond(
       jnp.any(wide_BW),
-      lambda: _merged(self.width, found, *self.of_wide(wide_BW)),
-      lambda: found,
+      lambda: self.of_all(wide_BW),
+      lambda: self.of_few_rows(sizes_BW > 0),
     )
 
-  def of_wide(self, wide_BW):
-    """Continuations of dense beams, and of wide ones that are not."""
+  def of_all(self, wide_BW):
+    """The same where there are wide ones."""
     slots_BW = jnp.where(wide_BW, self.nodes.starts_BW // SCANNED_ROWS, 0)
     numbers_BW = jnp.maximum(self.tables.wide_nodes[self.level, slots_BW], 0)
     dense_BW = wide_BW & (self.tables.bitmap_rows[numbers_BW] >= 0)
-    return (
-      self.of_children(numbers_BW, *self.of_dense(numbers_BW, dense_BW)),
-      self.of_children(
-        numbers_BW, *self.of_listed(numbers_BW, wide_BW & ~dense_BW)
-      ),
-    )
+    some_BW = self.nodes.sizes_BW > 0
+    found = self.of_children(numbers_BW, *self.of_dense(numbers_BW, dense_BW))
+
+    def with_others():
+      listed = self.of_listed(numbers_BW, wide_BW & ~dense_BW)
+      return _merged(
+        self.width,
+        found,
+        self.of_children(numbers_BW, *listed),
+        self.of_few_rows(some_BW & ~wide_BW),
+      )
+
+    others_BW = some_BW & ~dense_BW
+    return jax.lax.cond(jnp.any(others_BW), with_others, lambda: found)
 
   def nothing(self):
     """No continuation at all."""
@@ -160,26 +162,26 @@ class _Search:
     floor = jnp.full(zeros.shape, FLOOR)
     return Continuations(floor, zeros, zeros, zeros, zeros)
 
-  def of_few_rows(self, kind_BW, most):
-    """Continuations of beams with at most so many rows, which are read."""
-    starts_BW, ends_BW = self.nodes.starts_BW, self.nodes.ends_BW
-    rows_BWR = starts_BW[..., None] + _numbers(most)
+  def of_few_rows(self, kind_BW):
+    """Continuations of beams with few rows, which are read."""
+    rows_BWR = self.nodes.starts_BW[..., None] + _numbers(SCANNED_ROWS)
     codes_BWR = at(self.tables.columns, self.level, rows_BWR).astype(jnp.int32)
-    inside_BWR = kind_BW[..., None] & (rows_BWR < ends_BW[..., None])
+    inside_BWR = rows_BWR < self.nodes.ends_BW[..., None]
+    inside_BWR &= kind_BW[..., None]
     new_BWR = codes_BWR[..., 1:] != codes_BWR[..., :-1]
     new_BWR = inside_BWR & jnp.pad(
       new_BWR, ((0, 0), (0, 0), (1, 0)), constant_values=True
     )
-    scores_BWR = self._totals(new_BWR, codes_BWR)
-    scores_BW, places_BW = best_totals(scores_BWR, self.width)
-    parents_BW, offsets_BW = jnp.divmod(places_BW, most)
-    codes_BW = _flat_rows(codes_BWR, places_BW)
-    starts_BW = rows(starts_BW, parents_BW) + offsets_BW
-    same_BWR = (rows(codes_BWR, parents_BW) == codes_BW[..., None]) & rows(
-      inside_BWR, parents_BW
+    totals_BWR = self._totals(new_BWR, codes_BWR)
+    scores_BW, places_BW = best_totals(totals_BWR, self.width)
+    parents_BW, offsets_BW = jnp.divmod(places_BW, SCANNED_ROWS)
+    starts_BW = rows(self.nodes.starts_BW, parents_BW) + offsets_BW
+    own_BWR = rows(jnp.where(inside_BWR, codes_BWR, -1), parents_BW)
+    codes_BW1 = jnp.take_along_axis(own_BWR, offsets_BW[..., None], axis=-1)
+    ends_BW = starts_BW + jnp.sum(own_BWR == codes_BW1, axis=-1)
+    return self._kept(
+      scores_BW, parents_BW, codes_BW1[..., 0], starts_BW, ends_BW
     )
-    ends_BW = starts_BW + jnp.sum(same_BWR, axis=-1, dtype=jnp.int32)
-    return self._kept(scores_BW, parents_BW, codes_BW, starts_BW, ends_BW)
 
   def of_dense(self, numbers_BW, kind_BW):
     """Scores, beams, codes and ranks of children of beams with bitmaps.
@@ -346,8 +348,3 @@ def _finite(scores):
 def _numbers(count):
   """[1, 1, count] int32 from 0."""
   return jnp.arange(count, dtype=jnp.int32)[None, None, :]
-
-
-def _flat_rows(leaf_BWC, places_BX):
-  """Elements by their places in [W, C] of each query."""
-  return rows(leaf_BWC.reshape(leaf_BWC.shape[0], -1), places_BX)
