@@ -25,6 +25,9 @@ from gr_jax.models.projection import Projection, scale_gradient, unit_length
 from gr_jax.models.t5 import T5Config
 from gr_jax.types import UserError, check_range
 
+# What an identifier stands for comes out shorter than the vector it was chosen
+# for: those of longer vectors are looked at too, |zhat|^2 in these units.
+_LONGER = (1.0, 1.25, 1.5, 1.75)
 _INDEXERS = {
   ResidualConfig: ResidualIndexer,
   ProductConfig: ProductIndexer,
@@ -371,17 +374,21 @@ class Retriever(nn.Module):
 
     Nearest is not enough: codewords that have learned to be found stand for
     vectors longer than documents' own, all about as long, and scores by
-    distance count the length. The nearest identifiers of a vector as long as
-    those are looked at, and the one that scores as the document would is taken,
-    see `candidates.scored_alike`; our reconstruction.
+    distance count the length. The nearest identifiers of vectors as long as
+    those and longer are looked at, and the one that scores as the document
+    would is taken, see `candidates.scored_alike`; our reconstruction.
 
     Args:
       vectors_BD: unit vectors from `project` or `encode`.
       square: mean |zhat|^2 of the identifiers trained with.
     """
-    found = self.indexer.candidates(
-      jnp.sqrt(square) * vectors_BD, self.config.assign_beams
-    )
+    found = [
+      self.indexer.candidates(
+        jnp.sqrt(longer * square) * vectors_BD, self.config.assign_beams
+      )
+      for longer in _LONGER
+    ]
+    found = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
     return scored_alike(vectors_BD, *found, self.indexer.codebooks(), square)
 
   def start(self, encoding, width):
