@@ -21,6 +21,7 @@ from gr_jax.decoding.continuations import (
 )
 from gr_jax.decoding.top_k import rows
 from gr_jax.decoding.trie import TrieTables
+from gr_jax.decoding.visibility import Visible
 from gr_jax.types import NO_DOC
 
 
@@ -60,7 +61,11 @@ class Beams:
 
 
 def init(
-  tables: TrieTables, scores_B1K: jax.Array, width: int, length: int
+  tables: TrieTables,
+  scores_B1K: jax.Array,
+  width: int,
+  length: int,
+  visible: Visible | None = None,
 ) -> BeamState:
   """The best first codes.
 
@@ -69,8 +74,9 @@ def init(
     scores_B1K: score of each first code, -inf or NaN for an impossible one.
     width: beams to keep.
     length: L, codes of an identifier.
+    visible: which documents each query may find; all when None.
   """
-  found = first_codes(tables, scores_B1K, width)
+  found = first_codes(tables, scores_B1K, width, visible)
   codes_BWL = jnp.zeros((*found.codes_BW.shape, length), jnp.int32)
   return BeamState(
     codes_BWL=codes_BWL.at[:, :, 0].set(found.codes_BW),
@@ -85,6 +91,7 @@ def step(
   scores_BWK: jax.Array,
   level: jax.Array | int,
   width: int,
+  visible: Visible | None = None,
 ) -> tuple[BeamState, jax.Array]:
   """Extends the beams by one code.
 
@@ -94,12 +101,13 @@ def step(
     scores_BWK: score of each next code, -inf or NaN for an impossible one.
     level: position of the next code, int32.
     width: beams to keep, whatever their number was.
+    visible: which documents each query may find; all when None.
 
   Returns:
     The extended beams and [B, width] the beam that each of them extends.
   """
   found = best_continuations(
-    tables, beams.nodes, beams.scores_BW, scores_BWK, level, width
+    tables, beams.nodes, beams.scores_BW, scores_BWK, level, width, visible
   )
   codes_BWL = rows(beams.codes_BWL, found.parents_BW)
   extended = BeamState(
@@ -135,6 +143,7 @@ def beam_search(
   tables: TrieTables,
   width: int,
   length: int,
+  visible: Visible | None = None,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -148,6 +157,7 @@ def beam_search(
     tables: the trie.
     width: W, the number of beams.
     length: L, the number of codes of an identifier.
+    visible: which documents each query may find; all when None.
 
   Returns:
     W beams a query, best first.
@@ -156,7 +166,7 @@ def beam_search(
   batch = jax.tree.leaves(first)[0].shape[0]
   nothing_B1 = jnp.zeros((batch, 1), jnp.int32)
   scores_B1K, first = step_fn(first, nothing_B1, jnp.int32(0))
-  beams = init(tables, scores_B1K, width, length)
+  beams = init(tables, scores_B1K, width, length, visible)
   state = jax.tree.map(
     lambda leaf, wide: jnp.broadcast_to(
       leaf, (batch, wide.shape[1], *leaf.shape[2:])
@@ -171,7 +181,7 @@ def beam_search(
       beams.codes_BWL, level - 1, axis=2, keepdims=False
     )
     scores_BWK, state = step_fn(state, codes_BW, level)
-    beams, parents_BW = step(beams, tables, scores_BWK, level, width)
+    beams, parents_BW = step(beams, tables, scores_BWK, level, width, visible)
     state = jax.tree.map(lambda leaf: gather_beams(leaf, parents_BW), state)
     return (beams, state), None
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from gr_jax.decoding.top_k import FLOOR, at, best_totals, rows
 from gr_jax.decoding.trie import SCANNED_ROWS, WORD_BITS, TrieTables
+from gr_jax.decoding.visibility import Visible
 
 # The least score of one allowed code: 32 positions of it still beat FLOOR.
 LEAST_CODE_SCORE = -1e28
@@ -80,6 +81,7 @@ def best_continuations(
   scores_BWK: jax.Array,
   level: jax.Array | int,
   width: int,
+  visible: Visible | None = None,
 ) -> Continuations:
   """The `width` best of all allowed continuations of all beams.
 
@@ -92,27 +94,39 @@ def best_continuations(
     scores_BWK: score of each next code; NaN or -inf count as the least.
     level: position of the next code.
     width: continuations that are kept.
+    visible: which documents count; all when None.
   """
-  return _search(tables, nodes, beams_BW, scores_BWK, level, width).best()
+  return _search(
+    tables, nodes, beams_BW, scores_BWK, level, width, visible
+  ).best()
 
 
 def first_codes(
-  tables: TrieTables, scores_B1K: jax.Array, width: int
+  tables: TrieTables,
+  scores_B1K: jax.Array,
+  width: int,
+  visible: Visible | None = None,
 ) -> Continuations:
   """The same of the root, which is always dense."""
   batch = scores_B1K.shape[0]
   search = _search(
-    tables, root(tables, batch), jnp.zeros((batch, 1)), scores_B1K, 0, width
+    tables,
+    root(tables, batch),
+    jnp.zeros((batch, 1)),
+    scores_B1K,
+    0,
+    width,
+    visible,
   )
   numbers_B1 = jnp.zeros((batch, 1), jnp.int32)
   best = search.of_masked(numbers_B1, numbers_B1 == 0)
   return search.of_children(numbers_B1, *best)
 
 
-def _search(tables, nodes, beams_BW, scores_BWK, level, width):
+def _search(tables, nodes, beams_BW, scores_BWK, level, width, visible):
   # Else XLA does the model's last operations again for each way.
   scores_BWK = jax.lax.optimization_barrier(scores_BWK)
-  return _Search(tables, nodes, beams_BW, scores_BWK, level, width)
+  return _Search(tables, nodes, beams_BW, scores_BWK, level, width, visible)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +139,7 @@ class _Search:
   scores_BWK: jax.Array
   level: jax.Array | int
   width: int
+  visible: Visible | None
 
   def best(self):
     """Continuations of beams of all kinds."""
@@ -168,17 +183,25 @@ class _Search:
     codes_BWR = at(self.tables.columns, self.level, rows_BWR).astype(jnp.int32)
     inside_BWR = rows_BWR < self.nodes.ends_BW[..., None]
     inside_BWR &= kind_BW[..., None]
-    new_BWR = codes_BWR[..., 1:] != codes_BWR[..., :-1]
-    new_BWR = inside_BWR & jnp.pad(
-      new_BWR, ((0, 0), (0, 0), (1, 0)), constant_values=True
+    if self.visible is not None:
+      inside_BWR &= self.visible.rows(rows_BWR)
+    known_BWR = jnp.where(inside_BWR, codes_BWR, -1)
+    # Codes rise: one is new where it is above all before.
+    before_BWR = codes_BWR
+    if self.visible is not None:
+      before_BWR = jax.lax.cummax(known_BWR, axis=2)
+    before_BWR = jnp.pad(
+      before_BWR[..., :-1], ((0, 0), (0, 0), (1, 0)), constant_values=-1
     )
+    new_BWR = known_BWR > before_BWR
     totals_BWR = self._totals(new_BWR, codes_BWR)
     scores_BW, places_BW = best_totals(totals_BWR, self.width)
     parents_BW, offsets_BW = jnp.divmod(places_BW, SCANNED_ROWS)
     starts_BW = rows(self.nodes.starts_BW, parents_BW) + offsets_BW
-    own_BWR = rows(jnp.where(inside_BWR, codes_BWR, -1), parents_BW)
+    own_BWR = rows(known_BWR, parents_BW)
     codes_BW1 = jnp.take_along_axis(own_BWR, offsets_BW[..., None], axis=-1)
-    ends_BW = starts_BW + jnp.sum(own_BWR == codes_BW1, axis=-1)
+    behind_BWR = jnp.where(own_BWR == codes_BW1, 1 + _numbers(SCANNED_ROWS), 0)
+    ends_BW = rows(self.nodes.starts_BW, parents_BW) + jnp.max(behind_BWR, -1)
     return self._kept(
       scores_BW, parents_BW, codes_BW1[..., 0], starts_BW, ends_BW
     )
@@ -207,11 +230,12 @@ class _Search:
   def of_masked(self, numbers_BX, there_BX, beams_BX=None):
     """Scores, beams, codes and ranks of children of all or some beams."""
     codes = self.scores_BWK.shape[-1]
-    words_BXY = self.tables.bitmaps[
-      jnp.maximum(self.tables.bitmap_rows[numbers_BX], 0)
-    ]
+    places_BX = jnp.maximum(self.tables.bitmap_rows[numbers_BX], 0)
+    words_BXY = seen_BXY = self.tables.bitmaps[places_BX]
+    if self.visible is not None:
+      seen_BXY = self.visible.bitmaps(places_BX)
     bits = jnp.arange(WORD_BITS, dtype=jnp.uint32)[None, None, None, :]
-    allowed_BXK = (words_BXY[..., None] >> bits) & 1 != 0
+    allowed_BXK = (seen_BXY[..., None] >> bits) & 1 != 0
     allowed_BXK = allowed_BXK.reshape(*there_BX.shape, -1)[..., :codes]
     missing = codes - allowed_BXK.shape[-1]
     allowed_BXK = jnp.pad(allowed_BXK, ((0, 0), (0, 0), (0, missing)))
@@ -261,9 +285,10 @@ class _Search:
         ranks_BPC < rows(counts_BW, beams_BP)[..., None]
       )
       children_BPC = rows(firsts_BW, beams_BP)[..., None] + ranks_BPC
-      codes_BPC = self.tables.child_codes[
-        jnp.where(there_BPC, children_BPC, 0)
-      ].astype(jnp.int32)
+      children_BPC = jnp.where(there_BPC, children_BPC, 0)
+      codes_BPC = self.tables.child_codes[children_BPC].astype(jnp.int32)
+      if self.visible is not None:
+        there_BPC &= self.visible.children(children_BPC)
       totals_BPC = self._totals(there_BPC, codes_BPC, beams_BP)
       parents_BPC = jnp.broadcast_to(beams_BP[..., None], codes_BPC.shape)
       new = totals_BPC, parents_BPC, codes_BPC, ranks_BPC

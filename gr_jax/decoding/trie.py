@@ -12,6 +12,7 @@ share an identifier are the rows of the node that is reached last.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -73,6 +74,24 @@ class Trie:
     for column_N in self.columns:
       starts_N[1:] |= column_N[1:] != column_N[:-1]
     return np.flatnonzero(starts_N)
+
+  @functools.cached_property
+  def child_ends(self) -> np.ndarray:
+    """Row behind the last of each child of wide nodes."""
+    ends_M = np.append(self.child_starts[1:], np.int32(0))
+    numbers = [level[level >= 0] for level in self.wide_nodes]
+    begins_N = np.zeros(len(self), bool)
+    begins_N[0] = True
+    for column_N, numbers_F in zip(self.columns, numbers, strict=True):
+      if not len(numbers_F):
+        break
+      # The last child of a node ends where the node does.
+      nodes = np.append(np.flatnonzero(begins_N), len(self))
+      lasts = self.child_offsets[numbers_F + 1] - 1
+      starts = self.child_starts[lasts]
+      ends_M[lasts] = nodes[np.searchsorted(nodes, starts, side='right')]
+      begins_N[1:] |= column_N[1:] != column_N[:-1]
+    return ends_M
 
   @property
   def nbytes(self) -> int:
@@ -195,7 +214,7 @@ def _wide(columns_LN: np.ndarray, sizes: Sequence[int]) -> _Wide:
     starts.append(rows)
     dense.append(np.maximum(counts[-1], _DENSE) * _DENSE >= sizes[level])
     dense[0][:] = True
-    bitmaps.append(_bitmaps(parents, codes[-1], dense[-1], words))
+    bitmaps.append(bitmaps_of(parents, codes[-1], dense[-1], words))
     first, nodes = first + len(counts[-1]), children
   dense_F = _joined(dense, bool)
   return _Wide(
@@ -213,10 +232,10 @@ def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
   return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
 
-def _bitmaps(
+def bitmaps_of(
   parents: np.ndarray, codes: np.ndarray, dense_F: np.ndarray, words: int
 ) -> np.ndarray:
-  """[dense nodes, words] uint32 of the children of one position.
+  """[dense nodes, words] uint32, the codes of children as bits.
 
   Args:
     parents: [children] number of each child's parent, rising.

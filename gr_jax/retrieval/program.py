@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from gr_jax.decoding.beam import Beams, beam_search
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.trie import TrieTables
+from gr_jax.decoding.visibility import Visible
 from gr_jax.retrieval.fusion import Weights, fuse
 from gr_jax.types import NO_DOC
 
@@ -47,6 +48,7 @@ def search_program(
   tokens_BS: jax.Array,
   budget: jax.Array,
   weights: Weights,
+  visible: Visible | None = None,
   *,
   fusion: str,
   length: int,
@@ -65,6 +67,7 @@ def search_program(
     tokens_BS: the queries, 0 pads.
     budget: int32, documents scored for a query at most.
     weights: of the parts of a final score.
+    visible: which documents each query may find; all when None.
     fusion: how the parts are joined, of fusion.KINDS.
     length: L, codes of an identifier.
     width: W, beams.
@@ -85,20 +88,28 @@ def search_program(
     tables,
     width,
     length,
+    visible,
   )
-  documents_BC, beams_BC = expand_buckets(beams, tables, candidates, budget)
+  documents_BC, beams_BC = expand_buckets(
+    beams, tables, candidates, budget, visible
+  )
   generative_BC = jnp.take_along_axis(beams.scores_BW, beams_BC, axis=1)
   dense_BC = dense_scores(encoding.vectors_BD, vectors_ND, documents_BC)
   scores_BC = fuse(fusion, weights, dense_BC, generative_BC, beams_BC)
   found = _without_empty(
     Candidates(documents_BC, scores_BC, generative_BC, dense_BC, beams_BC)
   )
-  # Stable: equal scores keep the generative order.
+  return _ranked(found, k)
+
+
+def _ranked(found: Candidates, k: int) -> tuple[Candidates, jax.Array]:
+  """The k best, equal scores in generative order, and how many there were."""
   _, best_BC = jax.lax.top_k(found.scores_BC, k)
   ranked = jax.tree.map(
     lambda rows: jnp.take_along_axis(rows, best_BC, axis=1), found
   )
-  return ranked, jnp.sum(documents_BC != NO_DOC, axis=1, dtype=jnp.int32)
+  scored_B = jnp.sum(found.documents_BC != NO_DOC, axis=1, dtype=jnp.int32)
+  return ranked, scored_B
 
 
 def _without_empty(found: Candidates) -> Candidates:
@@ -124,7 +135,11 @@ def encode_program(model: Any, params: Any, tokens_BS: jax.Array) -> jax.Array:
 
 
 def expand_buckets(
-  beams: Beams, tables: TrieTables, candidates: int, budget: jax.Array
+  beams: Beams,
+  tables: TrieTables,
+  candidates: int,
+  budget: jax.Array,
+  visible: Visible | None = None,
 ) -> tuple[jax.Array, jax.Array]:
   """The documents of the beams' buckets, best beam first.
 
@@ -133,11 +148,15 @@ def expand_buckets(
     tables: the trie.
     candidates: C, room for documents.
     budget: int32, documents taken at most; within a bucket corpus order.
+    visible: which documents each query may find; all when None.
 
   Returns:
     [B, C] document numbers (NO_DOC behind the last) and [B, C] their beams.
   """
-  starts_BW, sizes_BW = beams.buckets.starts_BW, beams.buckets.sizes_BW
+  starts_BW, ends_BW = beams.buckets.starts_BW, beams.buckets.ends_BW
+  if visible is not None:
+    starts_BW, ends_BW = visible.before(starts_BW), visible.before(ends_BW)
+  sizes_BW = ends_BW - starts_BW
   # A bucket past the budget adds nothing, so sums stay far from overflow.
   ends_BW = jnp.cumsum(jnp.minimum(sizes_BW, candidates), axis=1)
   places_C = jnp.arange(candidates, dtype=jnp.int32)
@@ -151,7 +170,10 @@ def expand_buckets(
     jnp.take_along_axis(starts_BW - before_BW, beams_BC, axis=1)
     + places_C[None, :]
   )
-  documents_BC = tables.documents[jnp.where(taken_BC, slots_BC, 0)]
+  slots_BC = jnp.where(taken_BC, slots_BC, 0)
+  if visible is not None:
+    slots_BC = visible.at_rank(slots_BC)
+  documents_BC = tables.documents[slots_BC]
   return jnp.where(taken_BC, documents_BC, NO_DOC), beams_BC
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.trie import capacity
+from gr_jax.decoding.visibility import Visible, visible
 from gr_jax.index.index import Index
 from gr_jax.retrieval import fusion as fusions
 from gr_jax.retrieval.program import encode_program, search_program
@@ -170,6 +171,19 @@ class SearchBatch:
   code_scores_B: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Selection:
+  """Documents that are searched alone, from `Searcher.select`.
+
+  Attributes:
+    documents: how many.
+    visible: the same for the program, of one query.
+  """
+
+  documents: int
+  visible: Visible
+
+
 class Tokenizer(Protocol):
   """What a searcher asks of a vocabulary."""
 
@@ -226,20 +240,47 @@ class Searcher:
     """The id of each document number."""
     return self.index.document_ids
 
-  def search(self, texts: Sequence[str], k: int) -> list[list[Hit]]:
+  def select(self, documents: Collection[str]) -> Selection:
+    """Documents to search among, as often as wanted.
+
+    Beams keep to them: what is found is what an index of these documents alone
+    would find, with as many beams and as many documents scored.
+
+    Args:
+      documents: their ids.
+    """
+    asked = set(documents)
+    chosen_N = np.fromiter(
+      (name in asked for name in self.document_ids), bool, len(self.index)
+    )
+    if chosen_N.sum() < len(asked):
+      missing = sorted(asked.difference(self.document_ids))
+      raise UserError(
+        f'{len(missing)} of {len(asked)} documents to search among are not in '
+        f'the index, as {missing[0]!r}'
+      )
+    bits = visible(self.index.trie, self._tables, chosen_N[None], np.zeros(1))
+    return Selection(len(asked), bits)
+
+  def search(
+    self, texts: Sequence[str], k: int, among: Selection | None = None
+  ) -> list[list[Hit]]:
     """The k best documents of each text, or fewer."""
-    found = self.search_batch(texts, k)
+    found = self.search_batch(texts, k, among)
     return [self._hits(found, row) for row in range(len(texts))]
 
-  def search_batch(self, texts: Sequence[str], k: int) -> SearchBatch:
+  def search_batch(
+    self, texts: Sequence[str], k: int, among: Selection | None = None
+  ) -> SearchBatch:
     """The k best documents of each text, as arrays.
 
     Args:
       texts: the queries.
       k: places of a ranking; those past the budget stay empty.
+      among: documents that are searched; all when None.
     """
     _require(k >= 1, 'k', '1 or more', k)
-    parts = [self._run(*batch, k) for batch in self._batches(texts)]
+    parts = [self._run(*batch, k, among) for batch in self._batches(texts)]
     return SearchBatch(
       *(
         np.concatenate([getattr(part, field.name) for part in parts])
@@ -275,8 +316,17 @@ class Searcher:
         tokens_BS[row, : len(ids)] = ids
       yield tokens_BS, count
 
-  def _run(self, tokens_BS: np.ndarray, count: int, k: int) -> SearchBatch:
+  def _run(
+    self,
+    tokens_BS: np.ndarray,
+    count: int,
+    k: int,
+    among: Selection | None,
+  ) -> SearchBatch:
     """Searches one program's batch, of which `count` rows are asked for."""
+    bits = among and dataclasses.replace(
+      among.visible, chosen_B=jnp.zeros(len(tokens_BS), jnp.int32)
+    )
     length = len(self.index.trie.code_sizes)
     ranked, scored_B = search_program(
       self._model,
@@ -286,6 +336,7 @@ class Searcher:
       jnp.asarray(tokens_BS),
       jnp.int32(self._budget),
       jax.tree.map(jnp.float32, self.settings.weights),
+      bits,
       fusion=self.settings.fusion,
       length=length,
       width=self._width,

@@ -5,6 +5,7 @@ import pytest
 import toy_retriever as toy
 
 from gr_jax.decoding.top_k import FLOOR
+from gr_jax.index.index import Index
 from gr_jax.retrieval import program
 from gr_jax.retrieval.searcher import Searcher, SearchSettings
 from gr_jax.types import NO_DOC, UserError
@@ -179,3 +180,43 @@ def test_budget_is_a_share_unless_a_number_is_given():
   assert SearchSettings(fraction=0.05).budget(5664) == 283
   assert SearchSettings(documents_scored=10**6).budget(5664) == 5664
   assert SearchSettings(fraction=0.001).budget(10) == 1
+
+
+def test_searching_among_documents_is_searching_an_index_of_them():
+  whole = toy.make_index()
+  rng = np.random.default_rng(0)
+  rows = np.sort(rng.choice(len(whole), 60, replace=False))
+  part = Index.build(
+    whole.codes_NL[rows],
+    whole.trie.code_sizes,
+    whole.vectors_ND[rows],
+    [whole.document_ids[row] for row in rows],
+    [''] * 60,
+    [''] * 60,
+  )
+  settings = {'beams': 30, 'documents_scored': 15}
+  searcher, alone = (
+    make_searcher(index, **settings) for index in (whole, part)
+  )
+  selection = searcher.select(part.document_ids)
+  assert selection.documents == 60
+  found = searcher.search_batch(QUERIES, 10, selection)
+  expected = alone.search_batch(QUERIES, 10)
+  np.testing.assert_array_equal(found.documents_BC, rows[expected.documents_BC])
+  for name in ('scores_BC', 'generative_BC', 'ranks_BC'):
+    np.testing.assert_allclose(
+      getattr(found, name), getattr(expected, name), rtol=1e-5
+    )
+  np.testing.assert_array_equal(found.documents_scored_B, 15)
+  # Then all of them again.
+  everything = searcher.search_batch(QUERIES, 10)
+  assert set(everything.documents_BC.ravel()) - set(rows)
+  one = searcher.select(part.document_ids[4:5])
+  hits = searcher.search(QUERIES[:1], 3, one)[0]
+  assert [hit.document_id for hit in hits] == [part.document_ids[4]]
+
+
+def test_documents_that_are_not_there_cannot_be_searched_among():
+  searcher = make_searcher(toy.make_index())
+  with pytest.raises(UserError, match="not in the index, as 'nobody'"):
+    searcher.select([searcher.document_ids[0], 'nobody'])
