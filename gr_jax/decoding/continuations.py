@@ -338,7 +338,10 @@ class _Search:
     lines_BX = lines_BX + before * jnp.arange(batch)[:, None]
     places_BXC = lines_BX[..., None] * codes + codes_BXC
     scores_BXC = _finite(at(self.scores_BWK.reshape(-1), places_BXC))
-    return jnp.where(there_BXC, scores_BXC + beams_BW[..., None], FLOOR)
+    totals_BXC = scores_BXC + beams_BW[..., None]
+    # -0. stands below 0. for top_k, which would not be a tie.
+    totals_BXC = jnp.where(totals_BXC == 0, 0.0, totals_BXC)
+    return jnp.where(there_BXC, totals_BXC, FLOOR)
 
   def _kept(self, scores_BW, parents_BW, codes_BW, starts_BW, ends_BW):
     """The same without nodes where there is no continuation."""
