@@ -2,13 +2,12 @@
 
 python benchmarks/balance.py --documents=1000000 --output=balance.json
 
-Two shared cores (AMD EPYC, jax 0.10.2): 2 minutes, 1.8 GB. Found there, with
-100 beams and 1M documents: masks cost .04 ms a query and the beam search .2 to
-.3 ms whatever the skew, as every beam looks at one bitmap a level; the trie
-takes 108 (8 x 128) and 46 (4 x 256) bytes a document when IDs are even, and
-less when skewed. Skew is paid for in documents: with even IDs 100 beams hold
-100 of them, at skew 1.5 (4 x 256) 28,457 for one query in a hundred, whose dot
-products take 24 ms instead of .01.
+Two shared cores (Intel Xeon at 2.5 GHz, jax 0.10.2): 90 seconds. Found there,
+with 100 beams and 1M documents: the beam search takes .4 (even IDs) to 1.0 ms a
+query (8 x 128, skew 1.5), where beams are at nodes of all kinds; the trie takes
+9 to 19 bytes a document. Above all skew is paid for in documents: with even IDs
+100 beams hold 100 of them, at skew 1.5 (4 x 256) 35,729 for one query in a
+hundred, whose dot products take 13 ms instead of .02.
 
 Synthetic identifiers of 8 codes out of 128 and of 4 out of 256 go through the
 project's own trie, mask and beam search. Codes are drawn from a Zipf
