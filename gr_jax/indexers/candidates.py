@@ -5,6 +5,11 @@ import jax.numpy as jnp
 
 from gr_jax.indexers import interface
 
+# What an identifier stands for comes out shorter than the vector it was chosen
+# for: for documents that come later those of longer vectors are looked at too,
+# |zhat|^2 in these units.
+LONGER = (1.0, 1.25, 1.5, 1.75)
+
 
 def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
   """A beam search over codes, as additive quantizers encode.

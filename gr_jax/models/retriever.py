@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers.candidates import scored_alike
+from gr_jax.indexers.candidates import LONGER, scored_alike
 from gr_jax.indexers.interface import CodeAssignment, given, stand_for
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer
@@ -25,9 +25,6 @@ from gr_jax.models.projection import Projection, scale_gradient, unit_length
 from gr_jax.models.t5 import T5Config
 from gr_jax.types import UserError, check_range
 
-# What an identifier stands for comes out shorter than the vector it was chosen
-# for: those of longer vectors are looked at too, |zhat|^2 in these units.
-_LONGER = (1.0, 1.25, 1.5, 1.75)
 _INDEXERS = {
   ResidualConfig: ResidualIndexer,
   ProductConfig: ProductIndexer,
@@ -386,7 +383,7 @@ class Retriever(nn.Module):
       self.indexer.candidates(
         jnp.sqrt(longer * square) * vectors_BD, self.config.assign_beams
       )
-      for longer in _LONGER
+      for longer in LONGER
     ]
     found = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
     return scored_alike(vectors_BD, *found, self.indexer.codebooks(), square)
