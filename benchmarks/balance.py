@@ -10,7 +10,7 @@ query (8 x 128, skew 1.5), where beams are at nodes of all kinds; the trie takes
 hundred, whose dot products take 13 ms instead of .02.
 
 Synthetic identifiers of 8 codes out of 128 and of 4 out of 256 go through the
-project's own trie, mask and beam search. Codes are drawn from a Zipf
+project's own trie and beam search. Codes are drawn from a Zipf
 distribution with exponent `skew`: independently at each position, or
 'hierarchical', where each prefix orders the codes anew, so that the codes of a
 position are used evenly while whole identifiers are not (entropy per position

@@ -14,7 +14,6 @@ share an identifier are the rows of the node that is reached last.
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -176,24 +175,14 @@ def build_trie(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> Trie:
   return Trie(sizes, columns, order.astype(np.int32), *_wide(columns, sizes))
 
 
-class _Wide(NamedTuple):
-  """The last six fields of Trie."""
-
-  wide_nodes: np.ndarray
-  child_offsets: np.ndarray
-  child_codes: np.ndarray
-  child_starts: np.ndarray
-  bitmap_rows: np.ndarray
-  bitmaps: np.ndarray
-
-
-def _wide(columns_LN: np.ndarray, sizes: Sequence[int]) -> _Wide:
-  """The wide nodes of a sorted table, position by position."""
+def _wide(
+  columns_LN: np.ndarray, sizes: Sequence[int]
+) -> tuple[np.ndarray, ...]:
+  """The last six fields of Trie, position by position of a sorted table."""
   length, count = columns_LN.shape
   wide_nodes = np.full((length, count // SCANNED_ROWS + 1), -1, np.int32)
   words = -(-max(sizes) // WORD_BITS)
-  counts, codes, starts, dense = [], [], [], []
-  bitmaps = [np.zeros((0, words), np.uint32)]
+  counts, codes, starts, dense, bitmaps = [], [], [], [], []
   first, begins_N, nodes = 0, np.zeros(count, bool), np.zeros(1, np.int64)
   begins_N[0] = True
   for level, column_N in enumerate(columns_LN):
@@ -212,24 +201,19 @@ def _wide(columns_LN: np.ndarray, sizes: Sequence[int]) -> _Wide:
     counts.append(np.bincount(parents, minlength=wide_F.sum()))
     codes.append(column_N[rows])
     starts.append(rows)
-    dense.append(np.maximum(counts[-1], _DENSE) * _DENSE >= sizes[level])
-    dense[0][:] = True
+    codes_at = sizes[level] if level else 0
+    dense.append(np.maximum(counts[-1], _DENSE) * _DENSE >= codes_at)
     bitmaps.append(bitmaps_of(parents, codes[-1], dense[-1], words))
     first, nodes = first + len(counts[-1]), children
-  dense_F = _joined(dense, bool)
-  return _Wide(
+  dense_F = np.concatenate(dense)
+  return (
     wide_nodes,
-    np.concatenate([[0], np.cumsum(_joined(counts, int))]).astype(np.int32),
-    _joined(codes, columns_LN.dtype),
-    _joined(starts, np.int32),
+    np.cumsum(np.concatenate([[0], *counts])).astype(np.int32),
+    np.concatenate(codes),
+    np.concatenate(starts).astype(np.int32),
     np.where(dense_F, np.cumsum(dense_F) - 1, -1).astype(np.int32),
     np.concatenate(bitmaps),
   )
-
-
-def _joined(parts: Sequence[np.ndarray], dtype: type) -> np.ndarray:
-  """The parts of all positions, of which there may be none."""
-  return np.concatenate([np.zeros(0, dtype), *parts]).astype(dtype)
 
 
 def bitmaps_of(

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from gr_jax.decoding.trie import build_trie
 from gr_jax.evaluation import id_churn, id_measures, id_recall
 from gr_jax.evaluation.id_treemap import one_line, treemap
 from gr_jax.evaluation.identifiers import identifier_statistics
@@ -123,6 +124,12 @@ def test_decoding_cost_equals_brute_force():
     allowed = [len(below[p]) for p in prefixes_of(codes_NL, position)]
     assert step['continuations'] == pytest.approx(np.mean(allowed))
     assert step['allowed'] == pytest.approx(np.mean(allowed) / SIZES[position])
+  trie = build_trie(codes_NL, SIZES)
+  assert trie.nbytes == (
+    trie.columns.itemsize * (trie.columns.size + trie.child_codes.size)
+    + 4 * (300 + trie.wide_nodes.size + trie.child_offsets.size)
+    + 4 * (trie.child_starts.size + trie.bitmap_rows.size + trie.bitmaps.size)
+  )
 
 
 def judged(codes_NL, sizes):
