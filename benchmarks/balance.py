@@ -189,7 +189,7 @@ def _spread(values: Sequence[float]) -> tuple[float, float, float]:
 def _reached(found, targets_BL):
   """Documents in the beams of each query, and until its target's bucket."""
   valid_BW = np.asarray(found.valid_BW)
-  sizes_BW = np.asarray(found.buckets.sizes_BW)
+  sizes_BW = np.asarray(found.buckets[0].sizes_BW)
   hits_BW = valid_BW & np.all(
     np.asarray(found.codes_BWL) == np.asarray(targets_BL)[:, None], axis=2
   )
@@ -212,8 +212,9 @@ def _scoring_ms(documents: int, scored: float) -> float:
   rows_BC = jnp.asarray(rng.integers(documents, size=shape), jnp.int32)
   queries_BD = jnp.ones((BATCH, _WIDTH))
   score = jax.jit(dense_scores)
-  vectors_ND = jnp.ones((documents, _WIDTH), jnp.float16)
-  return milliseconds(lambda _: score(queries_BD, vectors_ND, rows_BC))
+  vectors = (jnp.ones((documents, _WIDTH), jnp.float16),)
+  behind = jnp.int32(documents)
+  return milliseconds(lambda _: score(queries_BD, vectors, rows_BC, behind))
 
 
 def measure(

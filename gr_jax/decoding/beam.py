@@ -14,14 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.continuations import (
-  Nodes,
-  best_continuations,
-  first_codes,
-)
-from gr_jax.decoding.top_k import rows
-from gr_jax.decoding.trie import TrieTables
-from gr_jax.decoding.visibility import Visible
+from gr_jax.decoding.continuations import Nodes
+from gr_jax.decoding.top_k import FLOOR, rows
+from gr_jax.decoding.union import Seen, Tries, best_of_all, first_of_all
 from gr_jax.types import NO_DOC
 
 
@@ -33,12 +28,12 @@ class BeamState:
   Attributes:
     codes_BWL: codes so far; positions not yet reached are 0.
     scores_BW: sum of the code scores, FLOOR where there is no beam.
-    nodes: trie nodes reached, of no rows where there is no beam.
+    nodes: reached, one a trie; of no rows in any where there is no beam.
   """
 
   codes_BWL: jax.Array
   scores_BW: jax.Array
-  nodes: Nodes
+  nodes: tuple[Nodes, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -49,55 +44,55 @@ class Beams:
   Attributes:
     codes_BWL: the identifiers, NO_DOC where not valid.
     scores_BW: sum of the code scores, FLOOR where not valid.
-    buckets: rows of `TrieTables.documents` that each reached, none where not
-      valid.
+    buckets: rows of `TrieTables.documents` that each reached, one a trie; of
+      no rows in any where not valid.
     valid_BW: whether the beam reached a document.
   """
 
   codes_BWL: jax.Array
   scores_BW: jax.Array
-  buckets: Nodes
+  buckets: tuple[Nodes, ...]
   valid_BW: jax.Array
 
 
 def init(
-  tables: TrieTables,
+  tables: Tries,
   scores_B1K: jax.Array,
   width: int,
   length: int,
-  visible: Visible | None = None,
+  visible: Seen = None,
 ) -> BeamState:
   """The best first codes.
 
   Args:
-    tables: the trie.
+    tables: the trie, or several that are searched as one.
     scores_B1K: score of each first code, -inf or NaN for an impossible one.
     width: beams to keep.
     length: L, codes of an identifier.
     visible: which documents each query may find; all when None.
   """
-  found = first_codes(tables, scores_B1K, width, visible)
+  found = first_of_all(tables, scores_B1K, width, visible)
   codes_BWL = jnp.zeros((*found.codes_BW.shape, length), jnp.int32)
   return BeamState(
     codes_BWL=codes_BWL.at[:, :, 0].set(found.codes_BW),
     scores_BW=found.scores_BW,
-    nodes=Nodes(found.starts_BW, found.ends_BW),
+    nodes=found.nodes,
   )
 
 
 def step(
   beams: BeamState,
-  tables: TrieTables,
+  tables: Tries,
   scores_BWK: jax.Array,
   level: jax.Array | int,
   width: int,
-  visible: Visible | None = None,
+  visible: Seen = None,
 ) -> tuple[BeamState, jax.Array]:
   """Extends the beams by one code.
 
   Args:
     beams: prefixes of `level` codes.
-    tables: the trie.
+    tables: the trie, or several that are searched as one.
     scores_BWK: score of each next code, -inf or NaN for an impossible one.
     level: position of the next code, int32.
     width: beams to keep, whatever their number was.
@@ -106,21 +101,21 @@ def step(
   Returns:
     The extended beams and [B, width] the beam that each of them extends.
   """
-  found = best_continuations(
+  found = best_of_all(
     tables, beams.nodes, beams.scores_BW, scores_BWK, level, width, visible
   )
   codes_BWL = rows(beams.codes_BWL, found.parents_BW)
   extended = BeamState(
     codes_BWL=codes_BWL.at[:, :, level].set(found.codes_BW),
     scores_BW=found.scores_BW,
-    nodes=Nodes(found.starts_BW, found.ends_BW),
+    nodes=found.nodes,
   )
   return extended, found.parents_BW
 
 
 def finish(beams: BeamState) -> Beams:
   """Names the buckets that beams of full length have reached."""
-  valid_BW = beams.nodes.sizes_BW > 0
+  valid_BW = beams.scores_BW > FLOOR
   return Beams(
     codes_BWL=jnp.where(valid_BW[..., None], beams.codes_BWL, NO_DOC),
     scores_BW=beams.scores_BW,
@@ -140,10 +135,10 @@ def gather_beams(leaf: jax.Array, parents_BW: jax.Array) -> jax.Array:
 def beam_search(
   start_fn: Callable[[int], Any],
   step_fn: Callable[[Any, jax.Array, jax.Array], tuple[jax.Array, Any]],
-  tables: TrieTables,
+  tables: Tries,
   width: int,
   length: int,
-  visible: Visible | None = None,
+  visible: Seen = None,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -154,7 +149,7 @@ def beam_search(
       for what beams share), the state before the first code.
     step_fn: (state, codes_BW, level) -> (scores_BWK, state), where `codes_BW`
       are the codes chosen at `level` - 1 (0 at level 0).
-    tables: the trie.
+    tables: the trie, or several that are searched as one.
     width: W, the number of beams.
     length: L, the number of codes of an identifier.
     visible: which documents each query may find; all when None.

@@ -55,15 +55,13 @@ class Continuations:
     scores_BW: of the prefix with the code, FLOOR where there is none.
     parents_BW: beam that is continued.
     codes_BW: the code.
-    starts_BW: first row of the node reached.
-    ends_BW: row behind its last.
+    nodes: reached, of no rows where there is none.
   """
 
   scores_BW: jax.Array
   parents_BW: jax.Array
   codes_BW: jax.Array
-  starts_BW: jax.Array
-  ends_BW: jax.Array
+  nodes: Nodes
 
 
 def root(tables: TrieTables, batch: int) -> Nodes:
@@ -175,7 +173,7 @@ class _Search:
     """No continuation at all."""
     zeros = jnp.zeros((self.beams_BW.shape[0], self.width), jnp.int32)
     floor = jnp.full(zeros.shape, FLOOR)
-    return Continuations(floor, zeros, zeros, zeros, zeros)
+    return Continuations(floor, zeros, zeros, Nodes(zeros, zeros))
 
   def of_few_rows(self, kind_BW):
     """Continuations of beams with few rows, which are read."""
@@ -348,7 +346,8 @@ class _Search:
     there_BW = scores_BW > FLOOR
     starts_BW = jnp.where(there_BW, starts_BW, 0)
     ends_BW = jnp.where(there_BW, ends_BW, 0)
-    return Continuations(scores_BW, parents_BW, codes_BW, starts_BW, ends_BW)
+    nodes = Nodes(starts_BW, ends_BW)
+    return Continuations(scores_BW, parents_BW, codes_BW, nodes)
 
 
 def _merged(width, *found):

@@ -13,6 +13,7 @@ share an identifier are the rows of the node that is reached last.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -69,20 +70,34 @@ class Trie:
   def leaf_starts(self) -> np.ndarray:
     """First row of each distinct identifier, in their order."""
     starts_N = np.zeros(len(self), bool)
-    starts_N[0] = True
+    starts_N[:1] = True
     for column_N in self.columns:
       starts_N[1:] |= column_N[1:] != column_N[:-1]
     return np.flatnonzero(starts_N)
 
   @functools.cached_property
+  def places(self) -> np.ndarray:
+    """[N] int32 row of each document."""
+    places_N = np.empty(len(self), np.int32)
+    places_N[self.documents] = np.arange(len(self), dtype=np.int32)
+    return places_N
+
+  @functools.cached_property
+  def child_bounds(self) -> list[tuple[int, int]]:
+    """First child, and the one behind the last, of each level's wide nodes."""
+    wide = np.count_nonzero(self.wide_nodes >= 0, axis=1)
+    bounds = self.child_offsets[np.concatenate([[0], np.cumsum(wide)])]
+    return list(itertools.pairwise(bounds.tolist()))
+
+  @functools.cached_property
   def child_ends(self) -> np.ndarray:
     """Row behind the last of each child of wide nodes."""
-    ends_M = np.append(self.child_starts[1:], np.int32(0))
+    ends_M = np.append(self.child_starts, np.int32(0))[1:]
     numbers = [level[level >= 0] for level in self.wide_nodes]
     begins_N = np.zeros(len(self), bool)
-    begins_N[0] = True
+    begins_N[:1] = True
     for column_N, numbers_F in zip(self.columns, numbers, strict=True):
-      if not len(numbers_F):
+      if not len(numbers_F) or not len(self):
         break
       # The last child of a node ends where the node does.
       nodes = np.append(np.flatnonzero(begins_N), len(self))
@@ -97,33 +112,93 @@ class Trie:
     """Bytes of all arrays, on disk and, without padding, on the device."""
     return sum(getattr(self, name).nbytes for name in ARRAYS)
 
-  def tables(self) -> 'TrieTables':
-    """The same on the device, padded so that small changes keep the shapes."""
-    rows = capacity(len(self) + _BEHIND)
-    wide = capacity(len(self.bitmap_rows))
-    children = capacity(len(self.child_codes) + _BEHIND)
+  @property
+  def room(self) -> 'Room':
+    """What the tables need on the device."""
+    return Room(
+      rows=len(self) + _BEHIND,
+      wide=len(self.bitmap_rows),
+      children=len(self.child_codes) + _BEHIND,
+      bitmaps=len(self.bitmaps),
+    ).padded()
+
+  def tables(self, room: 'Room | None' = None) -> 'TrieTables':
+    """The same on the device, padded so that small changes keep the shapes.
+
+    Args:
+      room: of the tables; what they need when None.
+    """
+    room = self.room if room is None else room
+    nodes = room.rows // SCANNED_ROWS + 1
     return TrieTables(
-      columns=jnp.asarray(_padded(self.columns.T, rows, 0).T),
-      documents=jnp.asarray(_padded(self.documents, rows, 0)),
+      columns=_placed(self.columns.T, room.rows, 0, transposed=True),
+      documents=_placed(self.documents, room.rows, 0),
       count=jnp.int32(len(self)),
-      wide_nodes=jnp.asarray(
-        _padded(self.wide_nodes.T, rows // SCANNED_ROWS + 1, -1).T
+      wide_nodes=_placed(self.wide_nodes.T, nodes, -1, transposed=True),
+      child_offsets=_placed(
+        self.child_offsets, room.wide + 1, self.child_offsets[-1]
       ),
-      child_offsets=jnp.asarray(
-        _padded(self.child_offsets, wide + 1, self.child_offsets[-1])
-      ),
-      child_codes=jnp.asarray(_padded(self.child_codes, children, 0)),
-      child_starts=jnp.asarray(_padded(self.child_starts, children, 0)),
-      bitmap_rows=jnp.asarray(_padded(self.bitmap_rows, wide, -1)),
-      bitmaps=jnp.asarray(
-        _padded(self.bitmaps, capacity(len(self.bitmaps)), 0)
-      ),
+      child_codes=_placed(self.child_codes, room.children, 0),
+      child_starts=_placed(self.child_starts, room.children, 0),
+      bitmap_rows=_placed(self.bitmap_rows, room.wide, -1),
+      bitmaps=_placed(self.bitmaps, room.bitmaps, 0),
     )
 
 
 ARRAYS = tuple(
   field.name for field in dataclasses.fields(Trie) if field.name != 'code_sizes'
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Room:
+  """Sizes of the tables of a trie on the device.
+
+  Attributes:
+    rows: of `columns` and `documents`.
+    wide: wide nodes.
+    children: of wide nodes.
+    bitmaps: of dense nodes.
+  """
+
+  rows: int
+  wide: int
+  children: int
+  bitmaps: int
+
+  @classmethod
+  def of_any(cls, documents: int, code_sizes: Sequence[int]) -> 'Room':
+    """Enough for every trie of at most so many documents."""
+    levels = len(code_sizes) - 1
+    nodes = documents // (SCANNED_ROWS + 1)
+    dense = [
+      documents // max(SCANNED_ROWS + 1, -(-size // _DENSE))
+      if size > _DENSE**2
+      else nodes
+      for size in code_sizes[1:]
+    ]
+    return cls(
+      rows=documents + _BEHIND,
+      wide=1 + levels * nodes,
+      children=(levels + 1) * documents + _BEHIND,
+      bitmaps=1 + sum(dense),
+    ).padded()
+
+  def grown(self, share: float) -> 'Room':
+    """Larger by a share."""
+    sizes = dataclasses.astuple(self)
+    return Room(*(int(size * (1 + share)) for size in sizes)).padded()
+
+  def padded(self) -> 'Room':
+    """Sizes that small changes keep."""
+    return Room(*map(capacity, dataclasses.astuple(self)))
+
+  def holds(self, other: 'Room') -> bool:
+    """Whether the tables of `other` fit."""
+    pairs = zip(
+      dataclasses.astuple(self), dataclasses.astuple(other), strict=True
+    )
+    return all(mine >= theirs for mine, theirs in pairs)
 
 
 @jax.tree_util.register_dataclass
@@ -184,10 +259,10 @@ def _wide(
   words = -(-max(sizes) // WORD_BITS)
   counts, codes, starts, dense, bitmaps = [], [], [], [], []
   first, begins_N, nodes = 0, np.zeros(count, bool), np.zeros(1, np.int64)
-  begins_N[0] = True
+  begins_N[:1] = True
   for level, column_N in enumerate(columns_LN):
     # The root always counts as one, and as dense.
-    wide_F = np.diff(nodes, append=count) > (SCANNED_ROWS if level else 0)
+    wide_F = np.diff(nodes, append=count) > (SCANNED_ROWS if level else -1)
     # Beneath a node that is not wide none is.
     if not wide_F.any():
       break
@@ -252,10 +327,10 @@ def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
     raise ValueError(
       f'expected codes [N, {len(code_sizes)}], got {codes_NL.shape}'
     )
-  if not codes_NL.size:
-    raise ValueError('expected the codes of one document or more, got none')
   if len(codes_NL) >= _LARGEST - _BEHIND:
     raise ValueError(f'{len(codes_NL)} documents need 64-bit numbers')
+  if not len(codes_NL):
+    return codes_NL
   sizes_L = np.asarray(code_sizes)
   least_L, most_L = codes_NL.min(axis=0), codes_NL.max(axis=0)
   if (least_L < 0).any() or (most_L >= sizes_L).any():
@@ -305,8 +380,10 @@ def _packed_keys(
   return keys
 
 
-def _padded(rows: np.ndarray, size: int, value: int) -> np.ndarray:
-  """`rows` with `value` behind them, up to `size` rows."""
+def _placed(
+  rows: np.ndarray, size: int, value: int, transposed: bool = False
+) -> jax.Array:
+  """`rows` on the device, with `value` behind them up to `size` rows."""
   result = np.full((size, *rows.shape[1:]), value, rows.dtype)
   result[: len(rows)] = rows
-  return result
+  return jax.device_put(result.T if transposed else result)

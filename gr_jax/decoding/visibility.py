@@ -6,6 +6,7 @@ what is found is what a trie of the visible documents alone would find.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -86,6 +87,114 @@ class Visible:
     return (words_BX >> (places_BX % WORD_BITS).astype(jnp.uint32)) & 1 != 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Selected:
+  """What one selection of documents leaves of a trie, on the host.
+
+  Attributes:
+    trie: of all documents.
+    rows_X: uint32, a bit a row.
+    counts_M: int32, visible rows beneath each child of a wide node.
+    children_Y: uint32, a bit a child: whether any is.
+    bitmaps: the bitmaps of dense nodes with those children alone.
+  """
+
+  trie: Trie
+  rows_X: np.ndarray
+  counts_M: np.ndarray
+  children_Y: np.ndarray
+  bitmaps: np.ndarray
+
+  @classmethod
+  def of(
+    cls, trie: Trie, tables: TrieTables, documents_N: np.ndarray
+  ) -> 'Selected':
+    """Selects documents.
+
+    Args:
+      trie: of all documents.
+      tables: the same on the device, for the shapes.
+      documents_N: bool, which of them count.
+    """
+    rows_N = np.asarray(documents_N)[trie.documents]
+    before_N = np.concatenate([[0], np.cumsum(rows_N, dtype=np.int32)])
+    counts_M = before_N[trie.child_ends] - before_N[trie.child_starts]
+    children_M = counts_M > 0
+    parents_M = np.repeat(
+      np.arange(len(trie.bitmap_rows)), np.diff(trie.child_offsets)
+    )
+    bitmaps = np.zeros(tables.bitmaps.shape, np.uint32)
+    bitmaps[: len(trie.bitmaps)] = bitmaps_of(
+      parents_M[children_M],
+      trie.child_codes[children_M],
+      trie.bitmap_rows >= 0,
+      trie.bitmaps.shape[1],
+    )
+    return cls(
+      trie,
+      _packed(rows_N, tables.columns.shape[1]),
+      counts_M,
+      _packed(children_M, len(tables.child_codes)),
+      bitmaps,
+    )
+
+  def changed(self, documents: np.ndarray, seen: bool) -> 'Selected':
+    """The same with documents that come into view, or go out of it.
+
+    Args:
+      documents: distinct numbers; those in view already, or out of it, count
+        for nothing.
+      seen: whether they come.
+    """
+    trie, change = self.trie, 1 if seen else -1
+    rows = trie.places[documents]
+    rows = rows[_bits_at(self.rows_X, rows) != seen]
+    rows_X, counts_M = self.rows_X.copy(), self.counts_M.copy()
+    children_Y, bitmaps = self.children_Y.copy(), self.bitmaps.copy()
+    _flip(rows_X, rows)
+    for first, behind in trie.child_bounds:
+      starts = trie.child_starts[first:behind]
+      children = first - 1 + np.searchsorted(starts, rows, side='right')
+      inside = children >= first
+      inside[inside] = rows[inside] < trie.child_ends[children[inside]]
+      children, counts = np.unique(children[inside], return_counts=True)
+      before = counts_M[children]
+      counts_M[children] += change * counts.astype(np.int32)
+      turned = children[(before > 0) != (counts_M[children] > 0)]
+      _flip(children_Y, turned)
+      parents = np.searchsorted(trie.child_offsets, turned, side='right') - 1
+      places = trie.bitmap_rows[parents]
+      dense = places >= 0
+      width = bitmaps.shape[1] * WORD_BITS
+      bits = places[dense].astype(np.int64) * width
+      _flip(bitmaps.reshape(-1), bits + trie.child_codes[turned[dense]])
+    return Selected(trie, rows_X, counts_M, children_Y, bitmaps)
+
+
+def stacked(
+  selections: Sequence[Selected], chosen_B: np.ndarray | jax.Array
+) -> Visible:
+  """Selections on the device.
+
+  Args:
+    selections: of documents of one trie.
+    chosen_B: the selection of each query.
+  """
+  parts = [
+    (
+      each.rows_X,
+      np.concatenate(
+        [[0], np.cumsum(np.bitwise_count(each.rows_X), dtype=np.int32)]
+      ).astype(np.int32),
+      each.children_Y,
+      each.bitmaps,
+    )
+    for each in selections
+  ]
+  arrays = (jax.device_put(np.stack(part)) for part in zip(*parts, strict=True))
+  return Visible(jnp.asarray(chosen_B, jnp.int32), *arrays)
+
+
 def visible(
   trie: Trie, tables: TrieTables, documents_FN: np.ndarray, chosen_B: np.ndarray
 ) -> Visible:
@@ -97,34 +206,8 @@ def visible(
     documents_FN: bool, the documents of each selection.
     chosen_B: the selection of each query.
   """
-  parts = [_selection(trie, tables, chosen_N) for chosen_N in documents_FN]
-  stacked = (jnp.asarray(np.stack(part)) for part in zip(*parts, strict=True))
-  return Visible(jnp.asarray(chosen_B, jnp.int32), *stacked)
-
-
-def _selection(trie, tables, documents_N):
-  """The arrays of one selection, in the order of the fields."""
-  rows_N = np.asarray(documents_N)[trie.documents]
-  before_N = np.concatenate([[0], np.cumsum(rows_N)])
-  children_M = before_N[trie.child_ends] > before_N[trie.child_starts]
-  parents_M = np.repeat(
-    np.arange(len(trie.bitmap_rows)), np.diff(trie.child_offsets)
-  )
-  bitmaps = np.zeros(tables.bitmaps.shape, np.uint32)
-  bitmaps[: len(trie.bitmaps)] = bitmaps_of(
-    parents_M[children_M],
-    trie.child_codes[children_M],
-    trie.bitmap_rows >= 0,
-    trie.bitmaps.shape[1],
-  )
-  words_X = _packed(rows_N, tables.columns.shape[1])
-  ranks_X = np.concatenate([[0], np.cumsum(np.bitwise_count(words_X))])
-  return (
-    words_X,
-    ranks_X.astype(np.int32),
-    _packed(children_M, len(tables.child_codes)),
-    bitmaps,
-  )
+  selections = [Selected.of(trie, tables, seen_N) for seen_N in documents_FN]
+  return stacked(selections, chosen_B)
 
 
 def _packed(bits_N: np.ndarray, room: int) -> np.ndarray:
@@ -132,3 +215,15 @@ def _packed(bits_N: np.ndarray, room: int) -> np.ndarray:
   padded = np.zeros(-(-room // WORD_BITS) * WORD_BITS, bool)
   padded[: len(bits_N)] = bits_N
   return np.packbits(padded, bitorder='little').view(np.uint32)
+
+
+def _bits_at(words: np.ndarray, places: np.ndarray) -> np.ndarray:
+  """Bools at places of words."""
+  bits = places.astype(np.uint32) % np.uint32(WORD_BITS)
+  return (words[places // WORD_BITS] >> bits) & 1 != 0
+
+
+def _flip(words: np.ndarray, places: np.ndarray) -> None:
+  """Turns bits at distinct places of words."""
+  bits = np.uint32(1) << (places % WORD_BITS).astype(np.uint32)
+  np.bitwise_xor.at(words, places // WORD_BITS, bits)

@@ -332,7 +332,7 @@ class Searcher:
       self._model,
       self._params,
       self._tables,
-      self._vectors_ND,
+      (self._vectors_ND,),
       jnp.asarray(tokens_BS),
       jnp.int32(self._budget),
       jax.tree.map(jnp.float32, self.settings.weights),

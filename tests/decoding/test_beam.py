@@ -120,14 +120,15 @@ def test_equals_a_plain_reference_beam_search(problem):
     found = [tuple(row) for row in result.codes_BWL[query].tolist()]
     assert found == expected + [(NO_DOC,) * len(sizes)] * (width - count)
     for place, row in enumerate(expected):
-      bucket = result.buckets.starts_BW, result.buckets.ends_BW
+      (nodes,) = result.buckets
+      bucket = nodes.starts_BW, nodes.ends_BW
       start, end = (int(bound[query, place]) for bound in bucket)
       assert built.documents[start:end].tolist() == [
         document
         for document, codes in enumerate(codes_NL.tolist())
         if tuple(codes) == row
       ]
-    assert (result.buckets.sizes_BW[query, count:] == 0).all()
+    assert (nodes.sizes_BW[query, count:] == 0).all()
     scores = np.asarray(result.scores_BW[query])
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(

@@ -99,13 +99,31 @@ def test_identifiers_longer_than_one_sort_key():
   assert built.documents.tolist() == expected
 
 
+def test_a_trie_of_nothing_and_room_for_any():
+  nothing = trie.build_trie(np.zeros((0, 3), int), (5, 300, 7))
+  assert (
+    len(nothing) == len(nothing.leaf_starts) == len(nothing.child_ends) == 0
+  )
+  rng = np.random.default_rng(0)
+  for sizes in ((5, 300, 7), (600, 600, 600)):
+    room = trie.Room.of_any(1000, sizes)
+    for skew in (0, 1, 4, 20):
+      for count in (1, 999, 1000):
+        codes_NL = (sizes * rng.random((count, 3)) ** skew).astype(int)
+        codes_NL = np.minimum(codes_NL, np.array(sizes) - 1)
+        built = trie.build_trie(codes_NL, sizes)
+        assert room.holds(built.room)
+        shapes = {array.shape for array in built.tables(room).columns}
+        assert shapes == {(room.rows,)}
+  assert room.grown(0.3).holds(room) and not room.holds(room.grown(0.3))
+
+
 @pytest.mark.parametrize(
   ('codes', 'sizes', 'message'),
   [
     ([[0, 3]], (2, 3), 'code 3 of document 0 at position 1'),
     ([[0, 1], [-1, 0]], (2, 3), 'code -1 of document 1 at position 0'),
     ([[0, 1]], (2, 3, 4), r'expected codes \[N, 3\]'),
-    (np.zeros((0, 2), int), (2, 3), 'one document or more'),
   ],
 )
 def test_impossible_codes_are_refused(codes, sizes, message):
