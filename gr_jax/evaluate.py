@@ -182,7 +182,7 @@ def evaluate(
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import judging, report, seen_new
   from gr_jax.evaluation.identifiers import identifier_statistics
-  from gr_jax.index.index import Index
+  from gr_jax.index.reader import load_index
   from gr_jax.retrieval.opening import saved_search
 
   settings = run_folder.read_settings(run_dir)
@@ -190,7 +190,7 @@ def evaluate(
   collection = Collection(data_dir or folder, bad_records)
   asked = judging.questions(collection, split)
   index_path = index_path or run_dir / 'index'
-  index = Index.load(index_path)
+  index = load_index(index_path)
   judging.check_documents(index, index_path, collection)
   how = dataclasses.replace(saved_search(index), **(changes or {}))
   folders = _make_controls(

@@ -89,14 +89,14 @@ def report_ids(
   """
   from gr_jax.evaluation import id_page, id_report
   from gr_jax.evaluation.id_churn import read_id_table
-  from gr_jax.index.index import Index
+  from gr_jax.index.reader import load_index
   from gr_jax.training.logs import MetricWriter
 
   index_path = index_path.absolute()
   output = output or index_path.parent / 'id_report'
   _check_output(output, index_path)
   report = id_report.collect(
-    Index.load(index_path),
+    load_index(index_path),
     '/'.join(index_path.parts[-2:]),
     None if against is None else read_id_table(against.absolute()),
     None if run_dir is None else _run_outputs(run_dir),

@@ -19,7 +19,7 @@ from gr_jax.objectives.weighted_sum import (
   ObjectiveSettings,
   only,
 )
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.schedule import Schedule
 from gr_jax.settings import register
 from gr_jax.training.mesh import MeshSettings

@@ -12,7 +12,8 @@ from gr_jax import index_corpus, run_settings, train
 from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import FORMAT
 from gr_jax.data.vocabularies import train_sentencepiece
-from gr_jax.retrieval.searcher import SearchBatch, SearchSettings
+from gr_jax.retrieval.found import SearchBatch
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
 

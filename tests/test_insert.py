@@ -25,6 +25,7 @@ from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.decoding.trie import ARRAYS
 from gr_jax.index import manifest
 from gr_jax.index.index import Index
+from gr_jax.index.reader import load_index
 from gr_jax.indexers.neural import NeuralConfig
 from gr_jax.indexers.product import ProductConfig
 from gr_jax.indexers.static import StaticConfig
@@ -32,7 +33,7 @@ from gr_jax.indexers.tables import TABLES
 from gr_jax.models.retriever import Retriever
 from gr_jax.retrieval import encoding, insertion
 from gr_jax.retrieval.opening import open_searcher, saved_settings
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.types import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -115,10 +116,10 @@ def test_documents_that_were_there_stay_and_equal_ones_get_equal_codes(
   saved, tmp_path
 ):
   path, texts = saved
-  before = Index.load(path)
+  before = load_index(path)
   found = insert.insert(path, write_corpus(tmp_path / 'new.jsonl', texts * 2))
   count = len(texts)
-  index = Index.load(path, verify=True)
+  index = load_index(path, verify=True)
   assert len(index) == 3 * count
   there, first, second = np.split(np.asarray(index.codes_NL), 3)
   np.testing.assert_array_equal(there, before.codes_NL)
@@ -151,7 +152,7 @@ def test_in_batches_is_as_at_once(saved, tmp_path):
     part = write_corpus(tmp_path / 'part.jsonl', new[start : start + 7], start)
     found = insert.insert(parts, part)
     joined, identifiers = joined + found.joined, identifiers + found.identifiers
-  one, other = Index.load(path, verify=True), Index.load(parts, verify=True)
+  one, other = load_index(path, verify=True), load_index(parts, verify=True)
   for name in ('codes_NL', 'vectors_ND', 'new_N'):
     np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
   for name in ARRAYS:
@@ -205,10 +206,10 @@ def test_what_is_not_new_or_not_good_leaves_the_index_alone(saved, tmp_path):
 def test_training_inputs_stay_and_a_version_in_between_is_refused(tmp_path):
   path = tmp_path / 'index'
   texts = save_frozen_bert(path)
-  read = Index.load(path)
+  read = load_index(path)
   corpus = write_corpus(tmp_path / 'new.jsonl', texts[:2])
   insert.insert(path, corpus)
-  grown = Index.load(path)
+  grown = load_index(path)
   assert grown.manifest['inputs_sha256'] == read.manifest['inputs_sha256']
   assert grown.settings() == read.settings()
   with pytest.raises(UserError, match='has a new version since v000001'):
@@ -216,7 +217,7 @@ def test_training_inputs_stay_and_a_version_in_between_is_refused(tmp_path):
       path, grown.params(), grown.settings(),
       load_vocabulary(grown.vocabulary_directory), {}, after=read.directory,
     )  # fmt: skip
-  assert Index.load(path).directory == grown.directory
+  assert load_index(path).directory == grown.directory
 
 
 def test_an_index_of_format_2_is_searched_and_takes_no_documents(
@@ -240,7 +241,7 @@ def test_an_index_of_format_2_is_searched_and_takes_no_documents(
   (path / 'v000001' / 'manifest.json').write_text(text)
   checksum = hashlib.sha256(text.encode()).hexdigest()
   (path / 'CURRENT').write_text(f'v000001 {checksum}\n')
-  assert not Index.load(path, verify=True).new_N.any()
+  assert not load_index(path, verify=True).new_N.any()
   assert len(open_searcher(path).search(texts[:1], 3)[0]) == 3
   corpus = write_corpus(tmp_path / 'new.jsonl', texts[:2])
   with pytest.raises(UserError, match='build it again with python -m gr_jax'):

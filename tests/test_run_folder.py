@@ -10,7 +10,7 @@ from gr_jax import run_folder, run_settings
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.training import initial
 from gr_jax.training.mesh import MeshSettings
 from gr_jax.training.state import TrainingSettings

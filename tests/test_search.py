@@ -18,7 +18,7 @@ import saved_index  # noqa: E402
 
 from gr_jax import search  # noqa: E402
 from gr_jax.retrieval import opening  # noqa: E402
-from gr_jax.retrieval.searcher import SearchSettings  # noqa: E402
+from gr_jax.retrieval.search_settings import SearchSettings  # noqa: E402
 from gr_jax.types import UserError  # noqa: E402
 
 

@@ -23,7 +23,8 @@ from gr_jax.evaluation.identifiers import identifier_statistics
 from gr_jax.evaluation.lexical import Lexical
 from gr_jax.index.index import Index
 from gr_jax.retrieval.encoding import encode_texts
-from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 
 
 @dataclasses.dataclass(frozen=True)

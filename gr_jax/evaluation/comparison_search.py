@@ -22,7 +22,8 @@ from gr_jax.evaluation.dense import exact_top_k
 from gr_jax.evaluation.generative import Generative
 from gr_jax.evaluation.metrics import DEPTH
 from gr_jax.index.index import Index
-from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 
 _BATCH = 256
 # Queries of a search at once. On two cores with 283 beams: 8 together take
@@ -133,7 +134,7 @@ def scores_of(
   Returns:
     The weights of each share of documents, and the scores by score_key.
   """
-  documents = len(searcher.index)
+  documents = searcher.documents
   names = [MEASURES[measure] for measure in settings.measures]
   weights: dict[str, list[float]] = {}
   scores: dict[str, np.ndarray] = {}

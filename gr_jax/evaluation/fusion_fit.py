@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from gr_jax.data.collection import Collection
+from gr_jax.retrieval.found import SearchBatch
 from gr_jax.retrieval.fusion import fuse
-from gr_jax.retrieval.searcher import SearchBatch, Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 from gr_jax.types import NO_DOC
 
 # More queries would only cost time: the weights are two numbers.
@@ -143,7 +145,7 @@ def fit(searcher: Searcher, judged: Judged) -> Fit:
   tried = grid(searcher.settings)
   names = searcher.settings.fit_measures
   sums = np.zeros((len(tried), len(names)))
-  budget = searcher.settings.budget(len(searcher.index))
+  budget = searcher.settings.budget(searcher.documents)
   for part in _parts(judged):
     found = searcher.search_batch(part.texts, budget)
     for row, places in enumerate(relevant_places(found, part, tried)):

@@ -32,6 +32,7 @@ class Generative:
 
   def exact_dense(self) -> ExactDense:
     """Exact search with the same encoder and the same document vectors."""
+    index = self._searcher.snapshot.visible()
     return ExactDense(
-      self._searcher.encode, self._searcher.index.vectors_ND, self.document_ids
+      self._searcher.encode, index.vectors_ND, list(index.document_ids)
     )

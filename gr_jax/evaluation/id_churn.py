@@ -10,6 +10,7 @@ from gr_jax.checksums import file_sha256
 from gr_jax.evaluation.prefixes import prefix_tree
 from gr_jax.index import manifest
 from gr_jax.index.index import Index
+from gr_jax.index.reader import load_index
 from gr_jax.index.texts import TextTable
 from gr_jax.types import UserError
 
@@ -34,7 +35,7 @@ def read_id_table(path: pathlib.Path) -> IdTable:
     path: the folder of an index, or of a version inside one (v000001).
   """
   if not (path / manifest.NAME).is_file():
-    index = Index.load(path)
+    index = load_index(path)
     return IdTable(index.codes_NL, index.document_ids)
   checksum = file_sha256(path / manifest.NAME)
   try:
@@ -47,7 +48,7 @@ def read_id_table(path: pathlib.Path) -> IdTable:
       f'{path} should be a version of an index, its files are damaged: compare '
       'with another'
     ) from error
-  return IdTable(codes_NL, TextTable(path / 'document_ids.txt', offsets))
+  return IdTable(codes_NL, TextTable.open(path / 'document_ids.txt', offsets))
 
 
 def version_of(index: Index) -> int:

@@ -40,7 +40,7 @@ def check_documents(
   # With other texts under the same ids the vectors are of the old ones.
   was = index.manifest['inputs_sha256']['corpus']
   now = collection.corpus_sha256()
-  if np.any(index.new_N):
+  if np.any(index.new_N) or index.folded:
     # No one file is what the index was made from.
     _check_texts(index, index_path, collection)
   elif was != now:

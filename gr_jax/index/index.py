@@ -5,31 +5,27 @@ and the vocabulary that search needs, and hashes that bind them together.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from gr_jax.checksums import file_sha256
 from gr_jax.decoding.trie import ARRAYS, Trie, build_trie, code_type
 from gr_jax.index import manifest as manifests
-from gr_jax.index import versions
-from gr_jax.index.texts import TextTable, write_texts
+from gr_jax.index import versions, weights
+from gr_jax.index.texts import RowsOfTexts, TextTable
 from gr_jax.types import UserError
 
 # Characters kept of a text for showing it.
 SNIPPET_LENGTH = 1000
-_MODEL = 'model.safetensors'
 _SETTINGS = 'settings.json'
 _VOCABULARY = 'vocabulary'
 _TEXTS = ('document_ids', 'titles', 'snippets')
-# What must be equal in the manifest and inside the model's file.
-_BOUND = ('model_sha256', 'vocabulary_sha256', 'id_table_sha256')
-_BINDING = 'index'
+_FOLDED = 'folded'
 
 
 class Vocabulary(Protocol):
@@ -54,6 +50,7 @@ class Index:
     titles: one a document, may be empty.
     snippets: the beginning of each text.
     new_N: bool, which documents came after training; the model never saw them.
+    hidden_N: bool, which documents no search finds until they are shown again.
     directory: the version's folder, None in memory.
     manifest: of the version, None in memory.
   """
@@ -65,6 +62,7 @@ class Index:
   titles: Sequence[str]
   snippets: Sequence[str]
   new_N: np.ndarray
+  hidden_N: np.ndarray
   directory: pathlib.Path | None = None
   manifest: Mapping[str, Any] | None = None
 
@@ -74,6 +72,7 @@ class Index:
       'vectors': len(self.vectors_ND),
       'trie': len(self.trie),
       'new': len(self.new_N),
+      'hidden': len(self.hidden_N),
       **{name: len(getattr(self, name)) for name in _TEXTS},
     }
     if len(set(lengths.values())) > 1:
@@ -93,6 +92,7 @@ class Index:
     document_ids: Sequence[str],
     titles: Sequence[str],
     texts: Sequence[str],
+    new: bool = False,
   ) -> 'Index':
     """Makes an index in memory.
 
@@ -103,6 +103,7 @@ class Index:
       document_ids: one a document.
       titles: one a document.
       texts: one a document; their beginnings are kept.
+      new: whether they came after training.
     """
     return cls(
       codes_NL=np.asarray(codes_NL).astype(code_type(code_sizes)),
@@ -111,38 +112,47 @@ class Index:
       document_ids=document_ids,
       titles=titles,
       snippets=[text[:SNIPPET_LENGTH] for text in texts],
-      new_N=np.zeros(len(codes_NL), bool),
+      new_N=np.full(len(codes_NL), new),
+      hidden_N=np.zeros(len(codes_NL), bool),
     )
 
-  def extended(
-    self,
-    codes_NL: np.ndarray,
-    vectors_ND: np.ndarray,
-    document_ids: Sequence[str],
-    titles: Sequence[str],
-    texts: Sequence[str],
-  ) -> 'Index':
-    """The same in memory with documents that the model was not trained on.
+  @classmethod
+  def joined(cls, parts: Sequence[tuple['Index', np.ndarray]]) -> 'Index':
+    """An index in memory of documents of several.
+
+    It keeps the folder and the manifest of the first, as it is of its model.
 
     Args:
-      codes_NL: identifier of each new document.
-      vectors_ND: unit vectors; kept in the type of those that are there.
-      document_ids: one a document, none of them there already.
-      titles: one a document.
-      texts: one a document; their beginnings are kept.
+      parts: indexes of one model, and the rising rows that are taken of each.
     """
-    kept = self.vectors_ND.dtype
-    codes_NL = np.concatenate([self.codes_NL, np.asarray(codes_NL)])
-    whole = Index.build(
-      codes_NL,
-      self.trie.code_sizes,
-      np.concatenate([self.vectors_ND, np.asarray(vectors_ND).astype(kept)]),
-      [*self.document_ids, *document_ids],
-      [*self.titles, *titles],
-      [*self.snippets, *texts],
+    arrays = {
+      name: np.concatenate(
+        [getattr(index, name)[rows] for index, rows in parts]
+      )
+      for name in ('codes_NL', 'vectors_ND', 'new_N', 'hidden_N')
+    }
+    texts = {
+      name: TextTable.joined(
+        [(TextTable.of(getattr(index, name)), rows) for index, rows in parts]
+      )
+      for name in _TEXTS
+    }
+    first, _ = parts[0]
+    return cls(
+      trie=build_trie(arrays['codes_NL'], first.trie.code_sizes),
+      directory=first.directory,
+      manifest=first.manifest and {**first.manifest, _FOLDED: True},
+      **arrays,
+      **texts,
     )
-    came = np.ones(len(whole) - len(self), bool)
-    return dataclasses.replace(whole, new_N=np.concatenate([self.new_N, came]))
+
+  def rows_of(self, document_ids: Sequence[str]) -> np.ndarray:
+    """[ids] row of each document, NO_DOC where it is not there."""
+    return self._rows_of_ids.find(document_ids)
+
+  @functools.cached_property
+  def _rows_of_ids(self) -> RowsOfTexts:
+    return RowsOfTexts(TextTable.of(self.document_ids))
 
   def save(
     self,
@@ -151,7 +161,6 @@ class Index:
     settings: Mapping[str, Any],
     vocabulary: Vocabulary,
     inputs_sha256: Mapping[str, str],
-    after: pathlib.Path | None = None,
   ) -> pathlib.Path:
     """Writes the index as the new current version of a folder.
 
@@ -162,60 +171,70 @@ class Index:
       vocabulary: what turned the texts into tokens.
       inputs_sha256: what the training saw: 'corpus' (the file as it lies on
         disk), 'encoder_weights' and 'examples'.
-      after: the version that this one was made from; refused when another
-        has become current since.
 
     Returns:
       The folder of the new version.
     """
-    flat = flatten(params)
     path = pathlib.Path(path)
-    with versions.new_version(path, after) as directory:
-      for name in _TEXTS:
-        offsets = write_texts(directory / f'{name}.txt', getattr(self, name))
-        np.save(directory / f'{name}_offsets.npy', offsets)
-      np.save(directory / 'codes.npy', self.codes_NL)
-      np.save(directory / 'vectors.npy', self.vectors_ND)
-      np.save(directory / 'new.npy', self.new_N)
-      for name in ARRAYS:
-        np.save(directory / f'trie_{name}.npy', getattr(self.trie, name))
-      text = json.dumps(settings, indent=1, sort_keys=True) + '\n'
-      (directory / _SETTINGS).write_text(text, encoding='utf-8')
-      (directory / _VOCABULARY).mkdir()
-      vocabulary.save(directory / _VOCABULARY)
-      facts = {
-        'documents': len(self),
-        'new_documents': int(np.sum(self.new_N)),
-        'code_sizes': list(self.trie.code_sizes),
-        'model_sha256': manifests.arrays_sha256(flat),
-        'vocabulary_sha256': vocabulary.sha256,
-        'id_table_sha256': _id_table_sha256(directory),
-        'inputs_sha256': dict(inputs_sha256),
-      }
-      safetensors.numpy.save_file(
-        flat,
-        directory / _MODEL,
-        metadata={_BINDING: _binding(facts)},
-      )
-      manifests.write_manifest(directory, facts)
+    with versions.new_version(path) as directory:
+      self.write(directory, params, settings, vocabulary, inputs_sha256)
     return versions.current_version(path)[0]
 
+  def write(
+    self,
+    directory: pathlib.Path,
+    params: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    inputs_sha256: Mapping[str, str],
+  ) -> None:
+    """Fills the folder of a version; arguments as of `save`."""
+    flat = weights.flatten(params)
+    for name in _TEXTS:
+      texts = TextTable.of(getattr(self, name))
+      texts.write(directory / f'{name}.txt')
+      np.save(directory / f'{name}_offsets.npy', texts.offsets)
+    for name in ('codes_NL', 'vectors_ND', 'new_N', 'hidden_N'):
+      np.save(directory / f'{_file_name(name)}.npy', getattr(self, name))
+    for name in ARRAYS:
+      np.save(directory / f'trie_{name}.npy', getattr(self.trie, name))
+    text = json.dumps(settings, indent=1, sort_keys=True) + '\n'
+    (directory / _SETTINGS).write_text(text, encoding='utf-8')
+    (directory / _VOCABULARY).mkdir()
+    vocabulary.save(directory / _VOCABULARY)
+    facts = {
+      'documents': len(self),
+      'new_documents': int(np.sum(self.new_N)),
+      'hidden_documents': int(np.sum(self.hidden_N)),
+      'code_sizes': list(self.trie.code_sizes),
+      'model_sha256': manifests.arrays_sha256(flat),
+      'vocabulary_sha256': vocabulary.sha256,
+      'id_table_sha256': _id_table_sha256(directory),
+      'inputs_sha256': dict(inputs_sha256),
+      _FOLDED: self.folded,
+    }
+    weights.save(directory, flat, facts)
+    manifests.write_manifest(directory, facts)
+
   @classmethod
-  def load(cls, path: pathlib.Path, verify: bool = False) -> 'Index':
-    """Opens the current version; arrays stay on disk until they are read.
+  def load(
+    cls, directory: pathlib.Path, sha256: str, verify: bool = False
+  ) -> 'Index':
+    """Opens a version as it was built; arrays stay on disk until they are read.
 
     Sizes, small files and the hashes that bind model, vocabulary and
-    identifiers are checked always.
+    identifiers are checked always. What has changed since is in its log:
+    reader.load_index gives both.
 
     Args:
-      path: the folder of all versions.
+      directory: of the version.
+      sha256: of its manifest.
       verify: check every byte as well.
     """
-    directory, sha256 = versions.current_version(pathlib.Path(path))
     manifest = manifests.read_manifest(directory, sha256, verify)
-    _check_model(directory, manifest)
+    weights.check(directory, manifest)
     texts = {
-      name: TextTable(
+      name: TextTable.open(
         directory / f'{name}.txt', _array(directory, f'{name}_offsets')
       )
       for name in _TEXTS
@@ -225,15 +244,21 @@ class Index:
       codes_NL=codes_NL,
       trie=_trie(directory, manifest, codes_NL),
       vectors_ND=_array(directory, 'vectors'),
-      new_N=_new_documents(directory, manifest),
+      new_N=_flags(directory, manifest, 'new', since=3),
+      hidden_N=_flags(directory, manifest, 'hidden', since=5),
       directory=directory,
       manifest=manifest,
       **texts,
     )
 
+  @property
+  def folded(self) -> bool:
+    """Whether documents have come or gone since the corpus was indexed."""
+    return bool(self.manifest and self.manifest.get(_FOLDED))
+
   def params(self) -> dict[str, Any]:
     """The nested parameters of a saved index."""
-    return unflatten(safetensors.numpy.load_file(self._saved() / _MODEL))
+    return weights.load(self._saved())
 
   def settings(self) -> dict[str, Any]:
     """The run's settings of a saved index, as JSON data."""
@@ -260,27 +285,9 @@ class Index:
     return self.directory
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
-  """Nested parameters as {'indexer/codebooks': array}."""
-  flat = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat.update(flatten(value, f'{prefix}{name}/'))
-    else:
-      flat[prefix + name] = np.require(np.asarray(value), requirements='C')
-  return flat
-
-
-def unflatten(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-  """The inverse of `flatten`."""
-  tree: dict[str, Any] = {}
-  for path, value in flat.items():
-    *parents, name = path.split('/')
-    place = tree
-    for parent in parents:
-      place = place.setdefault(parent, {})
-    place[name] = value
-  return tree
+def _file_name(field: str) -> str:
+  """Without the letters of the shape."""
+  return field.rpartition('_')[0]
 
 
 def _array(directory: pathlib.Path, name: str) -> np.ndarray:
@@ -306,13 +313,13 @@ def _trie(
   return Trie(code_sizes, **arrays)
 
 
-def _new_documents(
-  directory: pathlib.Path, manifest: Mapping[str, Any]
+def _flags(
+  directory: pathlib.Path, manifest: Mapping[str, Any], name: str, since: int
 ) -> np.ndarray:
-  """Which documents came after training; format 2 knew of none."""
-  if manifest['format'] == 2:
+  """A bool a document; none is set in versions of an earlier format."""
+  if manifest['format'] < since:
     return np.zeros(manifest['documents'], bool)
-  return _array(directory, 'new')
+  return _array(directory, name)
 
 
 def _id_table_sha256(directory: pathlib.Path) -> str:
@@ -321,26 +328,3 @@ def _id_table_sha256(directory: pathlib.Path) -> str:
   digests = [file_sha256(directory / name) for name in names]
   table = np.frombuffer(bytes.fromhex(''.join(digests)), np.uint8)
   return manifests.arrays_sha256({'id_table': table})
-
-
-def _check_model(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
-  """Refuses parameters that belong to another index."""
-  path = directory / _MODEL
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      inside = file.metadata() or {}
-  except safetensors.SafetensorError as error:
-    raise UserError(
-      f'{path} cannot be read ({error}): build the index again'
-    ) from error
-  found, expected = inside.get(_BINDING), _binding(manifest)
-  if found != expected:
-    raise UserError(
-      f'{path} is of another index: it should carry {expected}, it has {found}:'
-      ' build the index again'
-    )
-
-
-def _binding(facts: Mapping[str, Any]) -> str:
-  """The bound hashes as one entry: several come in random order in a file."""
-  return json.dumps({name: facts[name][:16] for name in _BOUND})

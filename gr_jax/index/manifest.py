@@ -11,9 +11,10 @@ import numpy as np
 from gr_jax.checksums import file_sha256
 from gr_jax.types import UserError
 
-# 3 says which documents came after training, 4 has the trie as sorted rows.
-FORMAT = 4
-_READ = (2, 3, 4)
+# 3 says which documents came after training, 4 has the trie as sorted rows, 5
+# says which documents are hidden.
+FORMAT = 5
+_READ = (2, 3, 4, 5)
 NAME = 'manifest.json'
 # Files up to this size are hashed at every load: some milliseconds in all.
 SMALL_FILE = 1 << 22

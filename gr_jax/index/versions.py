@@ -2,7 +2,7 @@
 
 index/CURRENT     'v000002 <sha256 of its manifest>', replaced atomically
 index/v000001/    the version before, for readers that still hold it
-index/v000002/
+index/v000002/    with the changes since, if any (log.py)
 index/.building/  only while a build runs, or after one was killed
 """
 
@@ -43,50 +43,78 @@ def current_version(path: pathlib.Path) -> tuple[pathlib.Path, str]:
 
 
 @contextlib.contextmanager
+def writing(path: pathlib.Path, doing: str) -> Iterator[None]:
+  """Keeps other processes from writing an index; readers go on.
+
+  Args:
+    path: the index, made when missing.
+    doing: what others are told, as 'building runs/a/index'.
+
+  Raises:
+    UserError: when another process writes.
+  """
+  _refuse_foreign(path)
+  with locks.held(path / _LOCK, doing, 'name another folder'):
+    yield
+
+
+@contextlib.contextmanager
 def new_version(
   path: pathlib.Path, after: pathlib.Path | None = None
 ) -> Iterator[pathlib.Path]:
   """Gives a folder to fill; it becomes the current version at the end.
-
-  The folder must hold a manifest by then. When the body raises or the process
-  dies, the current version stays what it was; the next build removes what is
-  left over.
 
   Args:
     path: the index, made when missing.
     after: the version that the new one is made from.
 
   Yields:
-    The folder to fill.
+    The folder to fill, as `next_version` does.
 
   Raises:
     UserError: when another process writes, or has written since `after`.
   """
-  _refuse_foreign(path)
-  lock = path / _LOCK
-  with locks.held(lock, f'building {path}', 'name another folder'):
+  with writing(path, f'building {path}'):
     if after is not None and current_version(path)[0] != after:
       raise UserError(
         f'{path} has a new version since {after.name} was read: give the '
         'command again'
       )
-    number = _remove_leftovers(path)
-    building = path / _BUILDING
-    building.mkdir()
-    try:
+    with next_version(path) as building:
       yield building
-    except BaseException:
-      shutil.rmtree(building)
-      raise
-    _sync_tree(building)
-    name = f'v{number + 1:06d}'
-    checksum = file_sha256(building / manifest.NAME)
-    building.rename(path / name)
-    _sync(path)
-    _point_to(path, f'{name} {checksum}\n')
-    for old in _versions(path):
-      if int(old.name[1:]) < number:
-        shutil.rmtree(old)
+
+
+@contextlib.contextmanager
+def next_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """The same for who holds `writing`.
+
+  The folder must hold a manifest by then. When the body raises or the process
+  dies, the current version stays what it was; the next build removes what is
+  left over.
+
+  Args:
+    path: the index.
+
+  Yields:
+    The folder to fill.
+  """
+  number = _remove_leftovers(path)
+  building = path / _BUILDING
+  building.mkdir()
+  try:
+    yield building
+  except BaseException:
+    shutil.rmtree(building)
+    raise
+  sync_tree(building)
+  name = f'v{number + 1:06d}'
+  checksum = file_sha256(building / manifest.NAME)
+  building.rename(path / name)
+  sync(path)
+  _point_to(path, f'{name} {checksum}\n')
+  for old in _versions(path):
+    if int(old.name[1:]) < number:
+      shutil.rmtree(old)
 
 
 def _point_to(path: pathlib.Path, text: str) -> None:
@@ -97,7 +125,7 @@ def _point_to(path: pathlib.Path, text: str) -> None:
     file.flush()
     os.fsync(file.fileno())
   partial.replace(path / _CURRENT)
-  _sync(path)
+  sync(path)
 
 
 def _versions(path: pathlib.Path) -> list[pathlib.Path]:
@@ -138,14 +166,15 @@ def _remove_leftovers(path: pathlib.Path) -> int:
   return number
 
 
-def _sync_tree(directory: pathlib.Path) -> None:
+def sync_tree(directory: pathlib.Path) -> None:
+  """Brings a folder with all that is in it to the disk."""
   for entry in directory.rglob('*'):
-    _sync(entry)
-  _sync(directory)
+    sync(entry)
+  sync(directory)
 
 
-def _sync(path: pathlib.Path) -> None:
-  """Brings a file or folder to the disk before what comes next."""
+def sync(path: pathlib.Path) -> None:
+  """Brings a file, or the names in a folder, to the disk."""
   descriptor = os.open(path, os.O_RDONLY)
   try:
     os.fsync(descriptor)

@@ -8,8 +8,10 @@ from typing import Any
 
 from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
 from gr_jax.index.index import Index
+from gr_jax.index.reader import load_index
 from gr_jax.models.retriever import Retriever, RetrieverConfig
-from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 from gr_jax.settings import field_types, from_json, register, to_json
 from gr_jax.types import UserError
 
@@ -66,7 +68,7 @@ def open_index(path: pathlib.Path, verify: bool = False) -> OpenedIndex:
     verify: check every byte first.
   """
   try:
-    index = Index.load(path, verify)
+    index = load_index(path, verify)
   except PermissionError as error:
     raise UserError(f'{path} cannot be read: {error.strerror}') from error
   vocabulary = load_vocabulary(index.vocabulary_directory)

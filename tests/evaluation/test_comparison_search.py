@@ -24,7 +24,7 @@ from gr_jax.evaluation import (
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.models.retriever import Retriever
 from gr_jax.retrieval.opening import open_searcher
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 
 SETTINGS = ComparisonSettings(folder='runs', fractions=(0.1, 0.5))
 
@@ -47,16 +47,20 @@ def opened(tmp_path_factory):
 
 def test_encoded_queries_find_what_their_texts_find(opened):
   searcher, judged = opened
-  params = searcher.index.params()
+  params = searcher.snapshot.base.params()
   model = Retriever(MODEL)
-  vocabulary = load_vocabulary(searcher.index.vocabulary_directory)
+  vocabulary = load_vocabulary(searcher.snapshot.base.vocabulary_directory)
   tokens_BS = np.zeros((len(judged.texts), 8), np.int32)
   for row, ids in enumerate(vocabulary.encode_batch(judged.texts, 8)):
     tokens_BS[row, : len(ids)] = ids
   backbone = jax.jit(functools.partial(model.apply, method='backbone'))
   queries_QE = backbone({'params': params}, tokens_BS).pooled_BE
   pooled = comparison_search.pooled_searcher(
-    searcher.index, model, params, np.asarray(queries_QE), searcher.settings
+    searcher.snapshot.base,
+    model,
+    params,
+    np.asarray(queries_QE),
+    searcher.settings,
   )
   numbers = [str(number) for number in range(len(judged.texts))]
   wanted = searcher.search_batch(judged.texts, 15)

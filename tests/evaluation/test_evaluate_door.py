@@ -21,9 +21,9 @@ from gr_jax import evaluate, insert, run_folder, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.evaluation import controls
 from gr_jax.evaluation.run_files import read_run
-from gr_jax.index.index import Index
+from gr_jax.index.reader import load_index
 from gr_jax.retrieval import opening
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.settings import to_json
 from gr_jax.types import UserError
 
@@ -114,7 +114,7 @@ def test_another_search_than_the_saved_one_is_measured_and_named(
 
 def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
   collection = Collection(run_dir.parent / 'toy')
-  index = Index.load(run_dir / 'index')
+  index = load_index(run_dir / 'index')
   settings = run_folder.read_settings(run_dir)
   for seed, name in enumerate(controls.NAMES):
     changed = run_settings.control(settings, name, run_dir)
@@ -137,7 +137,7 @@ def test_controls_that_are_there_are_shown_and_not_trained(run_dir):
 
 
 def test_a_control_made_from_other_inputs_than_its_run_is_refused(run_dir):
-  inputs = Index.load(run_dir / 'index').manifest['inputs_sha256']
+  inputs = load_index(run_dir / 'index').manifest['inputs_sha256']
   controls.check_inputs(run_dir, inputs)
   inputs = {**inputs, 'encoder_weights': 'x', 'examples': 'x'}
   with pytest.raises(UserError, match='other encoder_weights and examples th'):
@@ -204,7 +204,7 @@ def test_an_index_with_new_documents_asks_for_their_folder(run_dir, grown):
 
 
 def test_a_control_without_the_new_documents_is_refused(run_dir, grown):
-  index = Index.load(run_dir / 'index')
+  index = load_index(run_dir / 'index')
   searcher = types.SimpleNamespace(document_ids=list(index.document_ids)[:30])
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(opening, 'open_searcher', lambda *_, **__: searcher)

@@ -16,7 +16,8 @@ from gr_jax.data.collection import Collection
 from gr_jax.evaluation import fusion_fit, metrics
 from gr_jax.evaluation.generative import Generative
 from gr_jax.retrieval.fusion import FIT_MEASURES
-from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 from gr_jax.types import UserError
 
 DOCUMENTS = 200

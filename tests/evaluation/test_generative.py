@@ -5,7 +5,7 @@ import pytest
 
 from gr_jax.evaluation.generative import Generative
 from gr_jax.evaluation.protocol import measure
-from gr_jax.retrieval.searcher import SearchBatch
+from gr_jax.retrieval.found import SearchBatch
 from gr_jax.types import NO_DOC, Judgement, Query
 
 FLOOR = np.float32(-1e30)

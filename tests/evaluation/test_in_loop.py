@@ -14,7 +14,7 @@ from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.evaluation import in_loop, judging
 from gr_jax.models.retriever import Retriever
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 
 
 def test_dev_is_searched_with_the_parameters_of_the_step(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import pytest
 from gr_jax.decoding.trie import ARRAYS
 from gr_jax.index import manifest, versions
 from gr_jax.index.index import SNIPPET_LENGTH, Index
+from gr_jax.index.reader import load_index
 from gr_jax.types import UserError
 
 SETTINGS = {'__class__': 'Anything', 'seed': 3}
@@ -64,7 +65,7 @@ def save(path, index=None, params=None, vocabulary=None):
 def test_what_is_saved_is_loaded(tmp_path, dtype):
   index = make_index(dtype=dtype)
   directory = save(tmp_path / 'index', index)
-  loaded = Index.load(tmp_path / 'index', verify=True)
+  loaded = load_index(tmp_path / 'index', verify=True)
   assert loaded.directory == directory == tmp_path / 'index' / 'v000001'
   for name in ('codes_NL', 'vectors_ND'):
     saved, read = getattr(index, name), getattr(loaded, name)
@@ -92,7 +93,7 @@ def test_what_is_saved_is_loaded(tmp_path, dtype):
 def test_another_vocabulary_is_refused(tmp_path):
   save(tmp_path / 'index')
   with pytest.raises(UserError, match='was built with vocabulary'):
-    Index.load(tmp_path / 'index').check_vocabulary(OneFileVocabulary('other'))
+    load_index(tmp_path / 'index').check_vocabulary(OneFileVocabulary('other'))
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -100,7 +101,7 @@ def test_every_flipped_bit_is_found(tmp_path):
   rng = np.random.default_rng(0)
   files = [path for path in directory.rglob('*') if path.is_file()]
   files.append(tmp_path / 'index' / 'CURRENT')
-  assert len(files) == 22
+  assert len(files) == 23
   for path in files:
     whole = path.read_bytes()
     for _ in range(6):
@@ -109,9 +110,9 @@ def test_every_flipped_bit_is_found(tmp_path):
       damaged[place // 8] ^= 1 << (place % 8)
       path.write_bytes(damaged)
       with pytest.raises(UserError):
-        Index.load(tmp_path / 'index', verify=True)
+        load_index(tmp_path / 'index', verify=True)
     path.write_bytes(whole)
-  Index.load(tmp_path / 'index', verify=True)
+  load_index(tmp_path / 'index', verify=True)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +122,10 @@ def test_missing_and_truncated_files_are_named(tmp_path, name):
   path = save(tmp_path / 'index') / name
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(UserError, match=f'{name} should have'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
   path.unlink()
   with pytest.raises(UserError, match=f'{name} is missing'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
 
 
 def test_the_model_of_another_index_is_refused(tmp_path, monkeypatch):
@@ -134,31 +135,31 @@ def test_the_model_of_another_index_is_refused(tmp_path, monkeypatch):
   other = save(tmp_path / 'other', params=make_params(1))
   shutil.copy(other / 'model.safetensors', directory)
   with pytest.raises(UserError, match='is of another index'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
 
 
 def test_no_index_is_said_in_one_line(tmp_path):
   with pytest.raises(UserError, match='there is no index folder'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
   (tmp_path / 'index').mkdir()
   with pytest.raises(UserError, match='no finished index'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
   save(tmp_path / 'index')
   (tmp_path / 'index' / 'CURRENT').write_text('v1')
   with pytest.raises(UserError, match='names no version'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
   (tmp_path / 'index' / 'CURRENT').write_text(f'v000007 {"0" * 64}\n')
   with pytest.raises(UserError, match='names v000007'):
-    Index.load(tmp_path / 'index')
+    load_index(tmp_path / 'index')
 
 
 def test_a_reader_keeps_its_version_while_the_next_ones_appear(tmp_path):
   path = tmp_path / 'index'
   save(path, make_index(10))
-  reader = Index.load(path)
+  reader = load_index(path)
   for documents in (20, 30):
     save(path, make_index(documents))
-    assert len(Index.load(path, verify=True)) == documents
+    assert len(load_index(path, verify=True)) == documents
   assert sorted(entry.name for entry in path.glob('v*')) == [
     'v000002',
     'v000003',
@@ -173,7 +174,7 @@ def test_a_failed_build_leaves_the_current_version(tmp_path):
   with pytest.raises(ZeroDivisionError), versions.new_version(path) as building:
     (building / 'half').write_text('half')
     raise ZeroDivisionError
-  assert len(Index.load(path, verify=True)) == 10
+  assert len(load_index(path, verify=True)) == 10
   assert not (path / '.building').exists()
 
 
@@ -212,7 +213,7 @@ def test_killed_builds_never_show(tmp_path):
           os.kill(os.getpid(), signal.SIGKILL)
         return real(*args, **kwargs)
       setattr(place, name, wrapped)
-    fatal('_sync', versions)
+    fatal('sync', versions)
     fatal('rename', pathlib.Path)
     fatal('replace', pathlib.Path)
     test_index.save(pathlib.Path(sys.argv[2]), test_index.make_index(20))
@@ -220,7 +221,7 @@ def test_killed_builds_never_show(tmp_path):
   here = pathlib.Path(__file__).parent
   root = here.parent.parent
   outcomes = []
-  # 18 files and 2 folders are brought to the disk before the rename.
+  # 19 files and 2 folders are brought to the disk before the rename.
   for steps in (0, 10, 20, 21, 22, 23, 40):
     result = subprocess.run(
       [sys.executable, '-c', script, here, path, str(steps)],
@@ -230,7 +231,7 @@ def test_killed_builds_never_show(tmp_path):
       check=False,
     )
     assert result.returncode in (0, -signal.SIGKILL), result.stderr
-    outcomes.append((result.returncode, len(Index.load(path, verify=True))))
+    outcomes.append((result.returncode, len(load_index(path, verify=True))))
   assert outcomes[0] == (-signal.SIGKILL, 10)
   assert outcomes[-1] == (0, 20)
   assert [size for _, size in outcomes] == sorted(size for _, size in outcomes)
@@ -251,6 +252,7 @@ def test_parts_of_different_lengths_are_refused():
       index.titles[:9],
       index.snippets,
       index.new_N,
+      index.hidden_N,
     )
 
 

@@ -13,7 +13,7 @@ from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.retrieval import encoding
 from gr_jax.retrieval.opening import saved_settings
-from gr_jax.retrieval.searcher import SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
 
 DOCUMENTS = 40
 TOKENS = 24

@@ -6,7 +6,8 @@ import pytest
 import toy_retriever as toy
 
 from gr_jax.retrieval.fusion import Weights, fuse
-from gr_jax.retrieval.searcher import Searcher, SearchSettings
+from gr_jax.retrieval.search_settings import SearchSettings
+from gr_jax.retrieval.searcher import Searcher
 from gr_jax.types import NO_DOC, UserError
 
 WEIGHTS = Weights(dense=0.7, generative=0.3, reciprocal=0.6, decay=0.03)

@@ -1,0 +1,64 @@
+"""Opens an index with the changes since it was built, and follows it."""
+
+import pathlib
+
+from gr_jax.index import versions
+from gr_jax.index.index import Index
+from gr_jax.index.log import LogReader
+from gr_jax.index.snapshot import Snapshot
+from gr_jax.types import UserError
+
+
+class IndexReader:
+  """The current state of an index that another process may change.
+
+  Attributes:
+    path: the folder of all versions.
+    snapshot: the documents as they were when last looked at.
+    log: at the last change that `snapshot` has.
+  """
+
+  def __init__(self, path: pathlib.Path, verify: bool = False):
+    """Opens the current version.
+
+    Args:
+      path: the folder of all versions.
+      verify: check every byte first.
+    """
+    self.path = pathlib.Path(path)
+    self._open(verify)
+
+  def refresh(self) -> bool:
+    """Looks again; whether anything has changed."""
+    before = self.snapshot
+    if versions.current_version(self.path)[0] != self.log.path.parent:
+      self._open(verify=False)
+    self._read()
+    return self.snapshot is not before
+
+  def _open(self, verify: bool) -> None:
+    while True:
+      version = versions.current_version(self.path)
+      try:
+        self.snapshot = Snapshot.of(Index.load(*version, verify))
+        self.log = LogReader(*version)
+        self._read()
+        return
+      except UserError:
+        # Two versions later a writer removes one: the newest is meant then.
+        if versions.current_version(self.path) == version:
+          raise
+
+  def _read(self) -> None:
+    for change in self.log.new():
+      self.snapshot = self.snapshot.apply(change)
+
+
+def load_index(path: pathlib.Path, verify: bool = False) -> Index:
+  """An index as it is now, built again in memory where it has changed.
+
+  Args:
+    path: the folder of all versions.
+    verify: check every byte first.
+  """
+  return IndexReader(path, verify).snapshot.folded()

@@ -1,0 +1,218 @@
+"""An index on the device, as it is at one moment.
+
+An index that changes is searched by one program whatever happens to it: the
+tables of the documents that were there and of those that came have room for
+more, and what is hidden or gone is masked. A static one has one table, without
+masks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr_jax.decoding.trie import Room, Trie, TrieTables, capacity
+from gr_jax.decoding.visibility import Selected, Visible, stacked
+from gr_jax.index.index import Index
+from gr_jax.index.snapshot import Snapshot
+
+# Tables of documents that change have room for so many more.
+_SPARE = 0.25
+# Rows of vectors that are brought to the device at once.
+_ROWS = 1 << 16
+# Selections whose bits are kept.
+_KEPT = 64
+
+
+class Selection(Protocol):
+  """Documents that are searched alone."""
+
+  def chosen_N(self, snapshot: Snapshot) -> np.ndarray:
+    """bool, which documents of a snapshot are meant."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """Some documents: on the host, and on the device."""
+
+  index: Index
+  trie: Trie
+  room: Room
+  tables: TrieTables
+  vectors_ND: jax.Array
+
+  @classmethod
+  def of(cls, index: Index, trie: Trie, room: Room, rows: int) -> '_Part':
+    """Brings documents to the device, with room for `rows`."""
+    vectors_ND = _placed_vectors(index.vectors_ND, rows)
+    return cls(index, trie, room, trie.tables(room), vectors_ND)
+
+
+class Placed:
+  """A snapshot on the device.
+
+  Attributes:
+    snapshot: the documents.
+    changing: whether there is room for changes.
+    rows: documents that the tables have room for.
+  """
+
+  def __init__(
+    self, snapshot: Snapshot, spare: int = 0, before: 'Placed | None' = None
+  ):
+    """Brings documents to the device.
+
+    Args:
+      snapshot: the documents.
+      spare: documents that may come and keep the shapes of the tables.
+      before: what is on the device already; its shapes are kept where they
+        are enough, its tables where they are of the same documents.
+    """
+    changed = len(snapshot.added) > 0 or bool(snapshot.states_N.any())
+    self.snapshot = snapshot
+    self.changing = bool(
+      spare > 0 or changed or (before is not None and before.changing)
+    )
+    self._spare = max(spare, before._spare if before else 0)
+    self._base = self._placed_base(before)
+    self._parts = (self._base,)
+    if self.changing:
+      self._parts += (self._placed_added(before),)
+    self.rows = sum(part.vectors_ND.shape[0] for part in self._parts)
+    self._shown = self._selected_shown(before) if self.changing else ()
+    self._selected: dict[Selection, tuple[Selected, ...]] = {}
+
+  @property
+  def tables(self) -> tuple[TrieTables, ...]:
+    """The trie of the documents that were there, and of those that came."""
+    return tuple(part.tables for part in self._parts)
+
+  @property
+  def vectors(self) -> tuple[jax.Array, ...]:
+    """[N, D] of the same, padded."""
+    return tuple(part.vectors_ND for part in self._parts)
+
+  def visible(
+    self, among: Sequence[Selection | None]
+  ) -> tuple[Visible | None, ...]:
+    """What each query of a batch may find, in each of `tables`.
+
+    Args:
+      among: of each query; all documents that are shown when None.
+    """
+    if not self.changing and not any(among):
+      return (None,) * len(self._parts)
+    distinct = list(dict.fromkeys(among))
+    chosen_B = np.array([distinct.index(each) for each in among], np.int32)
+    # In steps, as a program is compiled for a number of selections.
+    missing = (1 << (len(distinct) - 1).bit_length()) - len(distinct)
+    selected = [self._bits_of(each) for each in distinct]
+    selected += selected[:1] * missing
+    return tuple(
+      stacked(each, chosen_B) for each in zip(*selected, strict=True)
+    )
+
+  def _bits_of(self, selection):
+    """Its bits in each part, remembered."""
+    if selection is None and self.changing:
+      return self._shown
+    if selection not in self._selected:
+      shown_N = self.snapshot.shown_N
+      if selection is not None:
+        shown_N = shown_N & selection.chosen_N(self.snapshot)
+      while len(self._selected) >= _KEPT:
+        del self._selected[next(iter(self._selected))]
+      self._selected[selection] = tuple(
+        Selected.of(part.trie, part.tables, shown_N) for part in self._parts
+      )
+    return self._selected[selection]
+
+  def _placed_base(self, before):
+    index = self.snapshot.base
+    if before is not None and before._base.index is index:
+      return before._base
+    room = index.trie.room
+    if self.changing:
+      room = _enough(room, before and before._base.room)
+    rows = room.rows if self.changing else capacity(len(index))
+    return _Part.of(index, index.trie, room, rows)
+
+  def _placed_added(self, before):
+    index, first = self.snapshot.added, len(self.snapshot.base)
+    there = before is not None and before.changing
+    if (
+      there
+      and before._parts[1].index is index
+      and len(before.snapshot.base) == first
+    ):
+      return before._parts[1]
+    documents = index.trie.documents + np.int32(first)
+    trie = dataclasses.replace(index.trie, documents=documents)
+    sizes = trie.code_sizes
+    room = before._parts[1].room if there else Room.of_any(self._spare, sizes)
+    if not room.holds(trie.room):
+      room = Room.of_any(2 * len(index), sizes)
+    return _Part.of(index, trie, room, room.rows)
+
+  def _selected_shown(self, before):
+    """The bits of all documents that are shown."""
+    base, added = self._parts
+    shown_N = self.snapshot.shown_N
+    came = Selected.of(added.trie, added.tables, shown_N)
+    if before is None or not before._shown or before._base is not base:
+      return Selected.of(base.trie, base.tables, shown_N), came
+    there = before._shown[0]
+    now_N = shown_N[: len(base.trie)]
+    was_N = before.snapshot.shown_N[: len(base.trie)]
+    for seen in (True, False):
+      turned = np.flatnonzero((now_N != was_N) & (now_N == seen))
+      if len(turned):
+        there = there.changed(turned, seen)
+    return there, came
+
+
+def _enough(needed: Room, before: Room | None) -> Room:
+  """Room as before where that is enough, else with some to spare."""
+  if before is not None and before.holds(needed):
+    return before
+  return needed.grown(_SPARE)
+
+
+def _placed_vectors(vectors_ND: np.ndarray, rows: int) -> jax.Array:
+  """Vectors on the device with zeros behind them, a piece at a time."""
+  table = jnp.zeros((rows, vectors_ND.shape[1]), vectors_ND.dtype)
+  for row in range(0, len(vectors_ND), _ROWS):
+    piece = jnp.asarray(vectors_ND[row : row + _ROWS])
+    table = _with_rows(table, piece, jnp.int32(row))
+  return table
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _with_rows(table, piece, row):
+  return jax.lax.dynamic_update_slice(table, piece, (row, jnp.int32(0)))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ById:
+  """Documents that are named.
+
+  Attributes:
+    document_ids: their ids.
+  """
+
+  document_ids: Sequence[str]
+
+  def chosen_N(self, snapshot: Snapshot) -> np.ndarray:
+    """bool, which documents of a snapshot are meant."""
+    chosen_N = np.zeros(len(snapshot.states_N), bool)
+    rows = snapshot.rows_of(self.document_ids)
+    chosen_N[rows[rows >= 0]] = True
+    return chosen_N
+
+
+Where = Mapping[str, object]
