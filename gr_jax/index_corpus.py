@@ -4,6 +4,7 @@ python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
 """
 
 import argparse
+import collections
 import pathlib
 
 from gr_jax import entry
@@ -59,12 +60,12 @@ def index_run(
   params, hashes = _restore(run_dir, checkpoint)
   prepared, vocabulary = _prepared(settings, run_dir, hashes)
   collection = Collection(*run_settings.collection_arguments(settings, run_dir))
-  titles, snippets = _shown(collection, prepared)
+  titles, snippets, metadata = _shown(collection, prepared)
   model = Retriever(settings.model)
   texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
   index = build_index(
     model, params, texts.documents(params), settings.search.vector_type,
-    prepared.document_ids, titles, snippets,
+    prepared.document_ids, titles, snippets, metadata,
   )  # fmt: skip
   search = _fitted(
     Searcher(
@@ -125,8 +126,9 @@ def _prepared(settings, run_dir, hashes):
   return prepared, prepared.vocabulary()
 
 
-def _shown(collection, prepared) -> tuple[list[str], list[str]]:
-  """Titles and snippets; refuses a corpus that changed since."""
+def _shown(collection, prepared):
+  """Titles, snippets and metadata; refuses a corpus that changed since."""
+  from gr_jax.index.fields import usable
   from gr_jax.index.index import SNIPPET_LENGTH
 
   if collection.corpus_sha256() != prepared.manifest['corpus_sha256']:
@@ -134,11 +136,20 @@ def _shown(collection, prepared) -> tuple[list[str], list[str]]:
       f'the corpus in {collection.directory} has changed since it was '
       'prepared: bring back the former, or train in another RUN_DIR'
     )
-  titles, snippets = [], []
+  titles, snippets, metadata = [], [], []
+  left_out = collections.Counter()
   for document in collection.documents():
     titles.append(document.title)
     snippets.append(document.text[:SNIPPET_LENGTH])
-  return titles, snippets
+    kept, left = usable(document.metadata)
+    metadata.append(kept)
+    left_out.update(left)
+  for name, count in left_out.most_common():
+    print(
+      f'{name!r} of {count:,} documents is nothing to filter by: expected '
+      'text, a number, true, false, or a list or an object of these'
+    )
+  return titles, snippets, metadata
 
 
 def _fitted(searcher, collection):

@@ -24,36 +24,41 @@ def _parser() -> argparse.ArgumentParser:
     metavar='FILE',
     help='the new documents alone, as in corpus.jsonl or corpus.jsonl.gz',
   )
+  parser.add_argument(
+    '--replace',
+    action='store_true',
+    help='documents of the same ids go; without it they are refused',
+  )
   return parser
 
 
-def insert(index: pathlib.Path, corpus: pathlib.Path):
-  """Writes a new version of an index with the documents of a file.
+def insert(index: pathlib.Path, corpus: pathlib.Path, replaces: bool = False):
+  """Puts the documents of a file into an index.
 
   Args:
     index: the folder of all versions.
-    corpus: JSON lines of documents whose ids are not in the index.
+    corpus: JSON lines of documents.
+    replaces: whether documents of the same ids go; otherwise there may be
+      none.
 
   Returns:
     retrieval.insertion.Inserted.
   """
-  from gr_jax.data.documents import DocumentFile, document_text
+  from gr_jax.data.documents import DocumentFile
   from gr_jax.retrieval.insertion import insert_documents
 
   entry.refuse_several_processes()
   documents = list(DocumentFile(corpus).documents())
-  return insert_documents(
-    index, documents, [document_text(document) for document in documents]
-  )
+  return insert_documents(index, documents, replaces)
 
 
 def main(arguments: list[str]) -> int:
   """The door: flags to one call."""
   flags = _parser().parse_args(arguments)
   search.keep_compiled()
-  inserted = insert(pathlib.Path(flags.index), pathlib.Path(flags.corpus))
-  print(inserted)
-  print(f'wrote {inserted.version}')
+  print(
+    insert(pathlib.Path(flags.index), pathlib.Path(flags.corpus), flags.replace)
+  )
   return 0
 
 

@@ -53,6 +53,14 @@ def _parser() -> argparse.ArgumentParser:
     '--json', action='store_true', help='one JSON object a query and line'
   )
   parser.add_argument(
+    '--where',
+    action='append',
+    default=[],
+    metavar='FILTER',
+    help='of the metadata, as tenant=acme, language=en,de or year>=2020; '
+    'several must all hold',
+  )
+  parser.add_argument(
     '--verify', action='store_true', help='check every byte of the index first'
   )
   add_search_flags(parser)
@@ -160,17 +168,20 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'--k should be 1 or more, got {flags.k}')
   _checked(flags.queries)
   keep_compiled()
+  from gr_jax.index.filters import parse_filters
   from gr_jax.retrieval.opening import open_searcher
 
+  where = parse_filters(flags.where)
   searcher = open_searcher(
     pathlib.Path(flags.index), flags.verify, changes=search_changes(flags)
   )
+  among = searcher.select(where=where) if where else None
   # A person at the terminal wants each answer before the next question.
   at_once = 1 if sys.stdin.isatty() else _LINES_AT_ONCE
   waiting = iter(flags.queries or _stdin_queries())
   while queries := list(itertools.islice(waiting, at_once)):
     for query, hits in zip(
-      queries, searcher.search(queries, flags.k), strict=True
+      queries, searcher.search(queries, flags.k, among), strict=True
     ):
       if flags.json:
         print(_as_json(query, hits), flush=True)

@@ -79,6 +79,11 @@ class Document:
   metadata: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
+def document_text(document: Document) -> str:
+  """What encoders and baselines read of a document: title, then text."""
+  return f'{document.title} {document.text}'.strip()
+
+
 @dataclasses.dataclass(frozen=True)
 class Query:
   """A text that asks, identified by `id` within its collection."""

@@ -92,7 +92,7 @@ class FirstIsWrong:
   def __init__(self, collection, **settings):
     self.settings = SearchSettings(**settings)
     self.document_ids = list(collection.document_index())
-    self.index = self.document_ids
+    self.documents = len(self.document_ids)
 
   def search_batch(self, texts, k):
     del k

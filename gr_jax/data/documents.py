@@ -178,11 +178,6 @@ class DocumentFile(RecordFiles):
       yield document
 
 
-def document_text(document: Document) -> str:
-  """What encoders and baselines read of a document: title, then text."""
-  return f'{document.title} {document.text}'.strip()
-
-
 def check_new(identifier: str, lines_by_id: dict[str, int]) -> None:
   """Refuses an id that an earlier line has."""
   if identifier in lines_by_id:

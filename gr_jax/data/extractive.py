@@ -10,8 +10,7 @@ import hashlib
 import random
 import re
 
-from gr_jax.data.documents import document_text
-from gr_jax.types import Document
+from gr_jax.types import Document, document_text
 
 _SENTENCE_END = re.compile(r'(?<=[.!?])\s+|\s*\n\s*')
 _MIN_SENTENCE_WORDS = 3

@@ -8,14 +8,14 @@ import pathlib
 from collections.abc import Iterator
 
 from gr_jax.data.collection import Collection
-from gr_jax.data.documents import BadRecord, Position, document_text
+from gr_jax.data.documents import BadRecord, Position
 from gr_jax.data.extractive import extractive_queries, random_spans
 from gr_jax.data.preparation_settings import (
   TRAIN_SPLIT,
   PreparationSettings,
 )
 from gr_jax.data.pseudo_queries import read_pseudo_queries
-from gr_jax.types import Document
+from gr_jax.types import Document, document_text
 
 # The kind that holds each document once, without a query.
 CORPUS = 'corpus'

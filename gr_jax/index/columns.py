@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gr_jax.index.texts import TextTable, write_texts
+from gr_jax.index.texts import TextTable
 from gr_jax.types import UserError
 
 TEXT, INTEGER, FLOAT = 'text', 'integer', 'float'
@@ -103,8 +103,9 @@ class Inverted:
     """Writes files whose names begin with 'field_' and the kind."""
     prefix = f'field_{self.kind}'
     if self.kind == TEXT:
-      bounds = write_texts(directory / f'{prefix}.txt', self.values)
-      np.save(directory / f'{prefix}_bounds.npy', bounds)
+      texts = TextTable.of(self.values)
+      texts.write(directory / f'{prefix}.txt')
+      np.save(directory / f'{prefix}_bounds.npy', texts.offsets)
     else:
       np.save(directory / f'{prefix}.npy', self.values)
     np.save(directory / f'{prefix}_offsets.npy', self.offsets)
@@ -119,16 +120,16 @@ class Inverted:
     """
     prefix = f'field_{kind}'
     if kind == TEXT:
-      bounds = _array(directory / f'{prefix}_bounds.npy')
+      bounds = saved_array(directory / f'{prefix}_bounds.npy')
       path = directory / f'{prefix}.txt'
       try:
-        values = TextTable(path, bounds)
+        values = TextTable.open(path, bounds)
       except OSError as error:
         raise unreadable(path, error) from error
     else:
-      values = _array(directory / f'{prefix}.npy')
-    offsets = _array(directory / f'{prefix}_offsets.npy')
-    documents = _array(directory / f'{prefix}_documents.npy')
+      values = saved_array(directory / f'{prefix}.npy')
+    offsets = saved_array(directory / f'{prefix}_offsets.npy')
+    documents = saved_array(directory / f'{prefix}_documents.npy')
     if (len(values) + 1, len(documents)) != (len(offsets), int(offsets[-1])):
       raise UserError(
         f'{directory} has {prefix} files that do not go together: build the'
@@ -149,6 +150,14 @@ def joint_kind(kinds: set[str]) -> str:
   return next(kind for kind in (TEXT, FLOAT, INTEGER) if kind in kinds)
 
 
+def saved_array(path: pathlib.Path) -> np.ndarray:
+  """An array of a version, memory-mapped, never unpickled."""
+  try:
+    return np.load(path, mmap_mode='r', allow_pickle=False)
+  except (ValueError, OSError) as error:
+    raise unreadable(path, error) from error
+
+
 def unreadable(path: pathlib.Path, error: Exception) -> UserError:
   """What to raise where a file of an index is damaged."""
   reason = str(error).partition('\n')[0]
@@ -160,11 +169,3 @@ def _number_text(value: int | float) -> str:
   if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST:
     return str(int(value))
   return str(value)
-
-
-def _array(path: pathlib.Path) -> np.ndarray:
-  """An array of a version, memory-mapped, never unpickled."""
-  try:
-    return np.load(path, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError) as error:
-    raise unreadable(path, error) from error

@@ -243,6 +243,21 @@ def _joined(
   )
 
 
+def usable(
+  metadata: Mapping[str, object],
+) -> tuple[dict[str, object], list[str]]:
+  """What of a document's metadata can be fields, and the names of the rest."""
+  kept, left = {}, []
+  for name, value in metadata.items():
+    try:
+      Fields.build([{name: value}])
+    except UserError:
+      left.append(name)
+    else:
+      kept[name] = value
+  return kept, left
+
+
 def _flat(
   metadata: Sequence[Mapping[str, object]],
 ) -> Iterator[tuple[int, str, object]]:

@@ -17,6 +17,8 @@ from gr_jax.checksums import file_sha256
 from gr_jax.decoding.trie import ARRAYS, Trie, build_trie, code_type
 from gr_jax.index import manifest as manifests
 from gr_jax.index import versions, weights
+from gr_jax.index.columns import saved_array
+from gr_jax.index.fields import Fields
 from gr_jax.index.texts import RowsOfTexts, TextTable
 from gr_jax.types import UserError
 
@@ -51,6 +53,7 @@ class Index:
     snippets: the beginning of each text.
     new_N: bool, which documents came after training; the model never saw them.
     hidden_N: bool, which documents no search finds until they are shown again.
+    fields: of the documents' metadata, to filter by.
     directory: the version's folder, None in memory.
     manifest: of the version, None in memory.
   """
@@ -63,6 +66,7 @@ class Index:
   snippets: Sequence[str]
   new_N: np.ndarray
   hidden_N: np.ndarray
+  fields: Fields
   directory: pathlib.Path | None = None
   manifest: Mapping[str, Any] | None = None
 
@@ -73,6 +77,7 @@ class Index:
       'trie': len(self.trie),
       'new': len(self.new_N),
       'hidden': len(self.hidden_N),
+      'fields': len(self.fields),
       **{name: len(getattr(self, name)) for name in _TEXTS},
     }
     if len(set(lengths.values())) > 1:
@@ -92,6 +97,7 @@ class Index:
     document_ids: Sequence[str],
     titles: Sequence[str],
     texts: Sequence[str],
+    metadata: Sequence[Mapping[str, object]] | None = None,
     new: bool = False,
   ) -> 'Index':
     """Makes an index in memory.
@@ -103,6 +109,7 @@ class Index:
       document_ids: one a document.
       titles: one a document.
       texts: one a document; their beginnings are kept.
+      metadata: one mapping a document; none has any when None.
       new: whether they came after training.
     """
     return cls(
@@ -114,6 +121,9 @@ class Index:
       snippets=[text[:SNIPPET_LENGTH] for text in texts],
       new_N=np.full(len(codes_NL), new),
       hidden_N=np.zeros(len(codes_NL), bool),
+      fields=Fields.build(
+        [{}] * len(codes_NL) if metadata is None else metadata
+      ),
     )
 
   @classmethod
@@ -140,6 +150,7 @@ class Index:
     first, _ = parts[0]
     return cls(
       trie=build_trie(arrays['codes_NL'], first.trie.code_sizes),
+      fields=Fields.joined([(index.fields, rows) for index, rows in parts]),
       directory=first.directory,
       manifest=first.manifest and {**first.manifest, _FOLDED: True},
       **arrays,
@@ -198,6 +209,7 @@ class Index:
       np.save(directory / f'{_file_name(name)}.npy', getattr(self, name))
     for name in ARRAYS:
       np.save(directory / f'trie_{name}.npy', getattr(self.trie, name))
+    self.fields.save(directory)
     text = json.dumps(settings, indent=1, sort_keys=True) + '\n'
     (directory / _SETTINGS).write_text(text, encoding='utf-8')
     (directory / _VOCABULARY).mkdir()
@@ -246,6 +258,7 @@ class Index:
       vectors_ND=_array(directory, 'vectors'),
       new_N=_flags(directory, manifest, 'new', since=3),
       hidden_N=_flags(directory, manifest, 'hidden', since=5),
+      fields=Fields.load(directory, manifest['documents']),
       directory=directory,
       manifest=manifest,
       **texts,
@@ -291,15 +304,8 @@ def _file_name(field: str) -> str:
 
 
 def _array(directory: pathlib.Path, name: str) -> np.ndarray:
-  """An array of a version, memory-mapped, never unpickled."""
-  path = directory / f'{name}.npy'
-  try:
-    return np.load(path, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError) as error:
-    reason = str(error).partition('\n')[0]
-    raise UserError(
-      f'{path} cannot be read ({reason}): build the index again'
-    ) from error
+  """An array of a version."""
+  return saved_array(directory / f'{name}.npy')
 
 
 def _trie(

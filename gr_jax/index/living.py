@@ -11,6 +11,7 @@ import logging
 import pathlib
 import shutil
 import threading
+from collections.abc import Callable
 
 from gr_jax.checksums import file_sha256
 from gr_jax.index import manifest, versions
@@ -32,13 +33,19 @@ class LivingIndex:
       those that were there have gone, that begins in the background.
   """
 
-  def __init__(self, path: pathlib.Path, room: int | None = None):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    room: int | None = None,
+    when_folded: Callable[[], None] = lambda: None,
+  ):
     """Opens an index; other processes can search it, none can change it.
 
     Args:
       path: the folder of all versions.
       room: as the attribute; a sixteenth of the documents when None, but from
         1,024 to 65,536.
+      when_folded: called with every new version, in the thread that wrote it.
 
     Raises:
       UserError: when another process writes it.
@@ -46,6 +53,7 @@ class LivingIndex:
     self.path = pathlib.Path(path)
     # A folder that is no index must not be made one.
     versions.current_version(self.path)
+    self._when_folded = when_folded
     self._changing = threading.RLock()
     self._folding = threading.Lock()
     self._background: threading.Thread | None = None
@@ -109,7 +117,9 @@ class LivingIndex:
         self._carry_over(building, done)
       self._log.close()
       self._open()
-      return self._directory
+      directory = self._directory
+    self._when_folded()
+    return directory
 
   def fold_in_background(self) -> None:
     """The same in a thread, unless one is at it."""

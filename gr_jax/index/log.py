@@ -93,16 +93,18 @@ class LogWriter:
     """
     self._path = reader.path
     self._end, self._digest = reader.end, reader.digest
-    there = self._path.is_file()
-    self._file = self._path.open('r+b' if there else 'w+b')
-    self._cut()
-    if not there:
-      versions.sync(self._path.parent)
+    # A version that was never changed has no log.
+    self._file = self._path.open('r+b') if self._path.is_file() else None
+    if self._file is not None:
+      self._cut()
 
   def append(self, change: Change) -> None:
     """Writes a change; it is on the disk when this returns."""
     data = to_bytes(change)
     digest = _digest(self._digest, data)
+    if self._file is None:
+      self._file = self._path.open('w+b')
+      versions.sync(self._path.parent)
     head = _HEAD.pack(_MAGIC, _checksum(len(data), digest), len(data), digest)
     try:
       self._file.write(head)
@@ -121,7 +123,8 @@ class LogWriter:
 
   def close(self) -> None:
     """Closes the file."""
-    self._file.close()
+    if self._file is not None:
+      self._file.close()
 
   def _cut(self) -> None:
     """Cuts off what is behind the last whole record."""

@@ -12,7 +12,7 @@ from gr_jax.checksums import file_sha256
 from gr_jax.types import UserError
 
 # 3 says which documents came after training, 4 has the trie as sorted rows, 5
-# says which documents are hidden.
+# says which documents are hidden, and has the fields to filter by.
 FORMAT = 5
 _READ = (2, 3, 4, 5)
 NAME = 'manifest.json'

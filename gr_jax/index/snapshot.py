@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from gr_jax.index.changes import Change, Delete, Hide, Insert, Show
+from gr_jax.index.fields import Fields
+from gr_jax.index.filters import Condition
 from gr_jax.index.index import Index
 from gr_jax.types import NO_DOC, UserError
 
@@ -52,6 +54,11 @@ class Snapshot:
     return int(np.count_nonzero(self.states_N == SHOWN))
 
   @property
+  def there(self) -> int:
+    """Documents that were not deleted, shown or hidden."""
+    return int(np.count_nonzero(self.states_N != DELETED))
+
+  @property
   def gone(self) -> int:
     """Documents that were there and were deleted."""
     states_N = self.states_N[: len(self.base)]
@@ -66,6 +73,34 @@ class Snapshot:
     gone = self.states_N[np.maximum(found, 0)] == DELETED
     rows[missing] = np.where(gone, NO_DOC, found)
     return rows
+
+  def select(self, where: Mapping[str, Condition]) -> np.ndarray:
+    """bool, the documents that meet all conditions, whatever their state.
+
+    Args:
+      where: field to condition, as `Fields.select` has them.
+    """
+    parts = [self.base.fields, self.added.fields]
+    if not len(self.added):
+      return parts[0].select(where)
+    kinds = [
+      {part.columns[name].kind for part in parts if name in part.columns}
+      for name in where
+    ]
+    if any(len(each) != 1 for each in kinds):
+      # None has the field, or they have it of several kinds.
+      return self._joint_fields.select(where)
+    chosen = []
+    for part in parts:
+      missing = any(name not in part.columns for name in where)
+      none_N = np.zeros(len(part), bool)
+      chosen.append(none_N if missing else part.select(where))
+    return np.concatenate(chosen)
+
+  @functools.cached_property
+  def _joint_fields(self) -> Fields:
+    parts = self.base.fields, self.added.fields
+    return Fields.joined([(part, np.arange(len(part))) for part in parts])
 
   def document_id(self, number: int) -> str:
     """The id of a document."""
@@ -123,19 +158,33 @@ class Snapshot:
     taken = Index.joined([(self.base, rows[0]), (self.added, rows[1])])
     return dataclasses.replace(taken, hidden_N=self.states_N[kept_N] == HIDDEN)
 
-  def _inserted(self, insert):
-    rows = self.rows_of(insert.document_ids)
-    there = np.flatnonzero(rows != NO_DOC)
-    if len(set(insert.document_ids)) < len(rows):
+  def check_new(
+    self, document_ids: Sequence[str], replaces: bool
+  ) -> np.ndarray:
+    """Refuses documents that cannot be inserted.
+
+    Args:
+      document_ids: of what comes.
+      replaces: whether documents of these ids go.
+
+    Returns:
+      [ids that are there] their numbers.
+    """
+    if len(set(document_ids)) < len(document_ids):
       raise UserError('a document should be inserted once, got an id twice')
-    if len(there) and not insert.replaces:
+    rows = self.rows_of(document_ids)
+    there = np.flatnonzero(rows != NO_DOC)
+    if len(there) and not replaces:
       others = f' and {len(there) - 1:,} more' if len(there) > 1 else ''
       raise UserError(
-        f'the index should get new documents, it holds '
-        f'{insert.document_ids[there[0]]!r}{others} already: leave them out, '
-        'or replace them'
+        'the index should get new documents, it holds '
+        f'{document_ids[there[0]]!r}{others} already: leave them out, or '
+        'replace them'
       )
-    before = self._without(rows[there])
+    return rows[there]
+
+  def _inserted(self, insert):
+    before = self._without(self.check_new(insert.document_ids, insert.replaces))
     came = Index.build(
       insert.codes_NL,
       self.base.trie.code_sizes,
@@ -143,6 +192,7 @@ class Snapshot:
       insert.document_ids,
       insert.titles,
       insert.snippets,
+      insert.metadata,
       new=True,
     )
     both = [(index, np.arange(len(index))) for index in (self.added, came)]

@@ -59,29 +59,20 @@ def writing(path: pathlib.Path, doing: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def new_version(
-  path: pathlib.Path, after: pathlib.Path | None = None
-) -> Iterator[pathlib.Path]:
+def new_version(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Gives a folder to fill; it becomes the current version at the end.
 
   Args:
     path: the index, made when missing.
-    after: the version that the new one is made from.
 
   Yields:
     The folder to fill, as `next_version` does.
 
   Raises:
-    UserError: when another process writes, or has written since `after`.
+    UserError: when another process writes.
   """
-  with writing(path, f'building {path}'):
-    if after is not None and current_version(path)[0] != after:
-      raise UserError(
-        f'{path} has a new version since {after.name} was read: give the '
-        'command again'
-      )
-    with next_version(path) as building:
-      yield building
+  with writing(path, f'building {path}'), next_version(path) as building:
+    yield building
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ def build_index(
   document_ids: Sequence[str],
   titles: Sequence[str],
   texts: Sequence[str],
+  metadata: Sequence[Mapping[str, object]] | None = None,
 ) -> Index:
   """Gives each document its identifier and makes the index in memory.
 
@@ -29,6 +30,7 @@ def build_index(
     document_ids: one a document.
     titles: one a document.
     texts: one a document.
+    metadata: one mapping a document; none has any when None.
   """
   codes_NL = assign_codes(model, params, vectors_ND)
   if model.config.ranks_moved:
@@ -40,4 +42,5 @@ def build_index(
     document_ids,
     titles,
     texts,
+    metadata,
   )

@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from gr_jax.decoding.trie import Trie
+from gr_jax.index.changes import Insert
+from gr_jax.index.fields import usable
+from gr_jax.index.living import LivingIndex
+from gr_jax.index.snapshot import Snapshot
 from gr_jax.retrieval.encoding import assign_new_codes, document_vectors
-from gr_jax.retrieval.opening import open_index
-from gr_jax.types import Document, UserError
+from gr_jax.retrieval.opening import OpenedIndex, opened
+from gr_jax.types import Document, UserError, document_text
 
 # Identifiers that say how long they are: more hardly change the mean.
 _SAMPLE = 8192
@@ -23,7 +28,6 @@ class Inserted:
   """What became of new documents.
 
   Attributes:
-    version: the folder of the index with them.
     documents: inserted.
     total: in the index now.
     joined: of those inserted, how many share the identifier of a document
@@ -32,7 +36,6 @@ class Inserted:
     identifiers: new ones that the others made.
   """
 
-  version: pathlib.Path
   documents: int
   total: int
   joined: int
@@ -49,55 +52,117 @@ class Inserted:
 
 
 def insert_documents(
-  path: pathlib.Path, documents: Sequence[Document], texts: Sequence[str]
+  path: pathlib.Path, documents: Sequence[Document], replaces: bool = False
 ) -> Inserted:
-  """Writes a version of an index that holds more documents.
+  """Puts documents into an index that no other process is changing.
 
   Args:
     path: the folder of all versions.
-    documents: whose ids are not in the index.
-    texts: what the encoder reads of each.
+    documents: what comes.
+    replaces: whether documents of the same ids go; otherwise there may be
+      none.
 
   Returns:
     What became of them.
   """
-  opened = open_index(path)
-  index = opened.index
-  length = _document_length(index.directory, opened.saved)
-  _check_ids(path, index.document_ids, documents)
+  with LivingIndex(path) as living:
+    before = living.snapshot
+    change = encoded(opened(before.base), before, documents, replaces)
+    return inserted(before, living.apply(change), change)
+
+
+def encoded(
+  model: OpenedIndex,
+  snapshot: Snapshot,
+  documents: Sequence[Document],
+  replaces: bool = False,
+) -> Insert:
+  """Documents with their vectors and identifiers, ready to be inserted.
+
+  Args:
+    model: what the index was made with.
+    snapshot: its documents.
+    documents: what comes.
+    replaces: whether documents of the same ids go.
+
+  Raises:
+    UserError: when they cannot come, before anything is encoded.
+  """
+  index = snapshot.base
+  length = _document_length(index.directory, model.saved)
+  snapshot.check_new([document.id for document in documents], replaces)
+  texts = [document_text(document) for document in documents]
   vectors_ND = document_vectors(
-    opened.model,
-    opened.params,
-    lambda rows: opened.vocabulary.encode_batch(
+    model.model,
+    model.params,
+    lambda rows: model.vocabulary.encode_batch(
       [texts[row] for row in rows], length
     ),
     len(texts),
     length,
   )
   codes_NL = assign_new_codes(
-    opened.model,
-    opened.params,
+    model.model,
+    model.params,
     vectors_ND,
     index.codes_NL[_trained_with(index.new_N)],
   )
-  grown = index.extended(
-    codes_NL,
-    vectors_ND,
-    [document.id for document in documents],
-    [document.title for document in documents],
-    [document.text for document in documents],
-  )
-  version = grown.save(
-    path,
-    opened.params,
-    opened.saved,
-    opened.vocabulary,
-    index.manifest['inputs_sha256'],
-    after=index.directory,
-  )
+  # As when a corpus is indexed: what is nothing to filter by is left out.
+  documents = [
+    dataclasses.replace(document, metadata=usable(document.metadata)[0])
+    for document in documents
+  ]
+  return Insert.of(documents, codes_NL, vectors_ND, replaces)
+
+
+def inserted(before: Snapshot, after: Snapshot, change: Insert) -> Inserted:
+  """What became of documents.
+
+  Args:
+    before: the index without them.
+    after: the index with them.
+    change: their insertion.
+  """
+  there_N = contains(before.base.trie, change.codes_NL)
+  if len(before.added):
+    there_N |= contains(before.added.trie, change.codes_NL)
   return Inserted(
-    version, len(texts), len(grown), *_shares(index.codes_NL, codes_NL)
+    len(change.document_ids),
+    after.there,
+    int(there_N.sum()),
+    _distinct(change.codes_NL[there_N]),
+    _distinct(change.codes_NL[~there_N]),
   )
+
+
+def contains(trie: Trie, codes_XL: np.ndarray) -> np.ndarray:
+  """[X] bool, which identifiers a trie has; a binary search over its rows."""
+  codes_LX = np.asarray(codes_XL).T
+  low_X = np.zeros(codes_LX.shape[1], np.int64)
+  high_X = np.full(codes_LX.shape[1], len(trie))
+  while (low_X < high_X).any():
+    middle_X = (low_X + high_X) // 2
+    below_X = _compared(trie, middle_X, codes_LX) < 0
+    open_X = low_X < high_X
+    low_X = np.where(open_X & below_X, middle_X + 1, low_X)
+    high_X = np.where(open_X & ~below_X, middle_X, high_X)
+  return (low_X < len(trie)) & (_compared(trie, low_X, codes_LX) == 0)
+
+
+def _compared(trie, rows_X, codes_LX):
+  """-1, 0 or 1: whether rows stand before identifiers, are them, or behind."""
+  if not len(trie):
+    return np.ones(len(rows_X), int)
+  rows_X = np.minimum(rows_X, len(trie) - 1)
+  order_X = np.zeros(len(rows_X), int)
+  for column_N, codes_X in zip(trie.columns, codes_LX, strict=True):
+    row_codes_X = column_N[rows_X].astype(np.int64)
+    order_X = np.where(order_X == 0, np.sign(row_codes_X - codes_X), order_X)
+  return order_X
+
+
+def _distinct(codes_XL):
+  return len(np.unique(codes_XL, axis=0))
 
 
 def _trained_with(new_N: np.ndarray) -> np.ndarray:
@@ -114,33 +179,3 @@ def _document_length(directory: pathlib.Path, saved: Mapping[str, Any]) -> int:
       'of today do: build it again with python -m gr_jax.index_corpus'
     )
   return saved['document_length']
-
-
-def _check_ids(
-  path: pathlib.Path, there: Sequence[str], documents: Sequence[Document]
-) -> None:
-  """Refuses documents that the index holds."""
-  known = set(there)
-  twice = [document.id for document in documents if document.id in known]
-  if twice:
-    others = f' and {len(twice) - 1:,} more' if len(twice) > 1 else ''
-    raise UserError(
-      f'{path} should get new documents, it holds {twice[0]!r}{others} '
-      'already: leave them out; to change their texts build the index of the '
-      'changed corpus again'
-    )
-
-
-def _shares(old_NL: np.ndarray, new_NL: np.ndarray) -> tuple[int, int, int]:
-  """Documents that join identifiers, how many those are, how many are new."""
-  _, numbers_N = np.unique(
-    np.concatenate([old_NL, new_NL]), axis=0, return_inverse=True
-  )
-  numbers_N = numbers_N.reshape(-1)
-  new_N = numbers_N[len(old_NL) :]
-  joins_N = np.isin(new_N, numbers_N[: len(old_NL)])
-  return (
-    int(joins_N.sum()),
-    len(np.unique(new_N[joins_N])),
-    len(np.unique(new_N[~joins_N])),
-  )

@@ -8,7 +8,8 @@ from typing import Any
 
 from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
 from gr_jax.index.index import Index
-from gr_jax.index.reader import load_index
+from gr_jax.index.reader import IndexReader
+from gr_jax.index.snapshot import Snapshot
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.retrieval.searcher import Searcher
@@ -61,16 +62,17 @@ class OpenedIndex:
 
 
 def open_index(path: pathlib.Path, verify: bool = False) -> OpenedIndex:
-  """Opens the current version of an index.
+  """Opens an index as it is now, built again where it has changed.
 
   Args:
     path: the folder of all versions.
     verify: check every byte first.
   """
-  try:
-    index = load_index(path, verify)
-  except PermissionError as error:
-    raise UserError(f'{path} cannot be read: {error.strerror}') from error
+  return opened(_readable(path, verify).snapshot.folded())
+
+
+def opened(index: Index) -> OpenedIndex:
+  """The same of a saved index that was read already."""
   vocabulary = load_vocabulary(index.vocabulary_directory)
   index.check_vocabulary(vocabulary)
   saved = index.settings()
@@ -89,7 +91,7 @@ def open_searcher(
   settings: SearchSettings | None = None,
   changes: Mapping[str, Any] | None = None,
 ) -> Searcher:
-  """Opens the current version of an index for search.
+  """Opens an index for search, as it is now.
 
   Args:
     path: the folder of all versions.
@@ -97,9 +99,28 @@ def open_searcher(
     settings: instead of those that were saved.
     changes: fields of SearchSettings that differ from those.
   """
-  opened = open_index(path, verify)
+  snapshot = _readable(path, verify).snapshot
+  return searcher_of(opened(snapshot.base), snapshot, settings, changes)
+
+
+def searcher_of(
+  opened: OpenedIndex,
+  snapshot: Snapshot,
+  settings: SearchSettings | None = None,
+  changes: Mapping[str, Any] | None = None,
+  spare: int = 0,
+) -> Searcher:
+  """Searches an opened index.
+
+  Args:
+    opened: what the index was made with.
+    snapshot: its documents.
+    settings: instead of those that were saved.
+    changes: fields of SearchSettings that differ from those.
+    spare: documents that may come, as Searcher has it.
+  """
   return Searcher(
-    opened.index,
+    snapshot,
     opened.model,
     opened.params,
     opened.vocabulary,
@@ -107,7 +128,16 @@ def open_searcher(
     dataclasses.replace(
       settings or saved_search(opened.index), **(changes or {})
     ),
+    spare,
   )
+
+
+def _readable(path: pathlib.Path, verify: bool) -> IndexReader:
+  """The reader of an index."""
+  try:
+    return IndexReader(path, verify)
+  except PermissionError as error:
+    raise UserError(f'{path} cannot be read: {error.strerror}') from error
 
 
 def saved_search(index: Index) -> SearchSettings:

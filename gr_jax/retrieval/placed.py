@@ -17,6 +17,7 @@ import numpy as np
 
 from gr_jax.decoding.trie import Room, Trie, TrieTables, capacity
 from gr_jax.decoding.visibility import Selected, Visible, stacked
+from gr_jax.index.filters import Condition
 from gr_jax.index.index import Index
 from gr_jax.index.snapshot import Snapshot
 
@@ -96,6 +97,12 @@ class Placed:
   def vectors(self) -> tuple[jax.Array, ...]:
     """[N, D] of the same, padded."""
     return tuple(part.vectors_ND for part in self._parts)
+
+  @property
+  def shapes(self) -> tuple[tuple[int, ...], ...]:
+    """Of all tables: what a compiled program depends on."""
+    leaves = jax.tree.leaves((self.tables, self.vectors))
+    return tuple(leaf.shape for leaf in leaves)
 
   def visible(
     self, among: Sequence[Selection | None]
@@ -215,4 +222,31 @@ class ById:
     return chosen_N
 
 
-Where = Mapping[str, object]
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByField:
+  """Documents whose metadata meets conditions.
+
+  Attributes:
+    where: field to condition, as `Fields.select` has them.
+  """
+
+  where: Mapping[str, Condition]
+
+  def chosen_N(self, snapshot: Snapshot) -> np.ndarray:
+    """bool, which documents of a snapshot are meant."""
+    return snapshot.select(self.where)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Both:
+  """Documents that several selections have in common.
+
+  Attributes:
+    selections: one or more.
+  """
+
+  selections: Sequence[Selection]
+
+  def chosen_N(self, snapshot: Snapshot) -> np.ndarray:
+    """bool, which documents of a snapshot are meant."""
+    return np.all([each.chosen_N(snapshot) for each in self.selections], axis=0)

@@ -82,14 +82,9 @@ def search_program(
     return model.apply({'params': params}, *args, method=method)
 
   encoding = apply('encode', tokens_BS)
-  beams = beam_search(
-    functools.partial(apply, 'start', encoding),
-    functools.partial(apply, 'decode'),
-    tables,
-    width,
-    length,
-    visible,
-  )
+  start = functools.partial(apply, 'start', encoding)
+  step = functools.partial(apply, 'decode')
+  beams = beam_search(start, step, tables, width, length, visible)
   documents_BC, beams_BC = expand_buckets(
     beams, tables, candidates, budget, visible
   )
@@ -155,19 +150,7 @@ def expand_buckets(
     [B, C] document numbers (NO_DOC behind the last) and [B, C] their beams.
   """
   parts, seen = parts_of(tables), seen_in(tables, visible)
-  bounds = [
-    (
-      (nodes.starts_BW, nodes.ends_BW)
-      if part is None
-      else (part.before(nodes.starts_BW), part.before(nodes.ends_BW))
-    )
-    for nodes, part in zip(beams.buckets, seen, strict=True)
-  ]
-  # A beam's bucket has a piece in each trie: Y pieces in all.
-  starts_BY, ends_BY = (
-    jnp.stack(bound, axis=2).reshape(bound[0].shape[0], -1)
-    for bound in zip(*bounds, strict=True)
-  )
+  starts_BY, ends_BY = _pieces(beams, seen)
   # A bucket past the budget adds nothing, so sums stay far from overflow.
   sizes_BY = jnp.minimum(ends_BY - starts_BY, candidates)
   until_BY = jnp.cumsum(sizes_BY, axis=1)
@@ -191,6 +174,25 @@ def expand_buckets(
       own_slots_BC = part_seen.at_rank(own_slots_BC)
     documents_BC = jnp.where(own_BC, part.documents[own_slots_BC], documents_BC)
   return documents_BC, beams_BC
+
+
+def _pieces(beams, seen):
+  """[B, W * tries] bounds of each beam's pieces of a bucket, one a trie.
+
+  Rows, or their ranks among what is visible.
+  """
+  bounds = [
+    (
+      (nodes.starts_BW, nodes.ends_BW)
+      if part is None
+      else (part.before(nodes.starts_BW), part.before(nodes.ends_BW))
+    )
+    for nodes, part in zip(beams.buckets, seen, strict=True)
+  ]
+  return (
+    jnp.stack(bound, axis=2).reshape(bound[0].shape[0], -1)
+    for bound in zip(*bounds, strict=True)
+  )
 
 
 def dense_scores(

@@ -1,6 +1,7 @@
 """Searches an index with texts: documents with scores and code paths."""
 
 import dataclasses
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -10,10 +11,11 @@ import numpy as np
 
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.trie import capacity
+from gr_jax.index.filters import Condition
 from gr_jax.index.index import Index
 from gr_jax.index.snapshot import Snapshot
 from gr_jax.retrieval.found import Hit, SearchBatch
-from gr_jax.retrieval.placed import ById, Placed, Selection
+from gr_jax.retrieval.placed import Both, ByField, ById, Placed, Selection
 from gr_jax.retrieval.program import encode_program, search_program
 from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.types import NO_DOC, UserError
@@ -66,6 +68,9 @@ class Searcher:
     self._query_length = query_length
     snapshot = Snapshot.of(index) if isinstance(index, Index) else index
     self._placed = Placed(snapshot, spare)
+    self._updating = threading.Lock()
+    # What was asked for, to be compiled before new shapes are searched.
+    self._asked: set[tuple[int, int, int]] = set()
 
   def update(self, snapshot: Snapshot) -> None:
     """Searches the documents as they are now; searches under way go on.
@@ -73,8 +78,21 @@ class Searcher:
     Args:
       snapshot: of the index, or of a later version of it.
     """
-    if snapshot is not self._placed.snapshot:
-      self._placed = Placed(snapshot, before=self._placed)
+    with self._updating:
+      if snapshot is self._placed.snapshot:
+        return
+      placed = Placed(snapshot, before=self._placed)
+      if placed.shapes != self._placed.shapes:
+        self._compile(placed)
+      self._placed = placed
+
+  def _compile(self, placed):
+    """Runs what was asked for so far on tables of other shapes."""
+    for batch, k, selections in sorted(self._asked):
+      some = [ById(()) for _ in range(selections)]
+      among = [some[row % selections] for row in range(batch)]
+      tokens_BS = np.ones((batch, self._query_length), np.int32)
+      self._run(placed, tokens_BS, batch, k, among)
 
   @property
   def snapshot(self) -> Snapshot:
@@ -94,23 +112,42 @@ class Searcher:
       return snapshot.base.document_ids
     return [*snapshot.base.document_ids, *snapshot.added.document_ids]
 
-  def select(self, documents: Collection[str]) -> Selection:
+  def select(
+    self,
+    documents: Collection[str] | None = None,
+    where: Mapping[str, Condition] | None = None,
+  ) -> Selection:
     """Documents to search among, as often as wanted.
 
     Beams keep to them: what is found is what an index of these documents alone
-    would find, with as many beams and as many documents scored.
+    would find, with as many beams and as many documents scored. In an index
+    that changes the selection goes with it.
 
     Args:
-      documents: their ids.
+      documents: their ids; any when None.
+      where: conditions on fields of their metadata, which all must hold: a
+        value, several of which one must be, or `Between`.
+
+    Raises:
+      UserError: when a document or a field is not there.
     """
-    asked = list(dict.fromkeys(documents))
-    missing = np.flatnonzero(self.snapshot.rows_of(asked) == NO_DOC)
-    if len(missing):
-      raise UserError(
-        f'{len(missing)} of {len(asked)} documents to search among are not in '
-        f'the index, as {asked[missing[0]]!r}'
-      )
-    return ById(asked)
+    chosen: list[Selection] = []
+    if documents is not None:
+      asked = list(dict.fromkeys(documents))
+      missing = np.flatnonzero(self.snapshot.rows_of(asked) == NO_DOC)
+      if len(missing):
+        raise UserError(
+          f'{len(missing)} of {len(asked)} documents to search among are not '
+          f'in the index, as {asked[missing[0]]!r}'
+        )
+      chosen.append(ById(asked))
+    if where is not None:
+      chosen.append(ByField(dict(where)))
+      # An impossible condition is refused now.
+      chosen[-1].chosen_N(self.snapshot)
+    if not chosen:
+      raise ValueError('expected documents or conditions on them')
+    return chosen[0] if len(chosen) == 1 else Both(chosen)
 
   def search(
     self, texts: Sequence[str], k: int, among: Among = None
@@ -193,6 +230,7 @@ class Searcher:
   ) -> SearchBatch:
     """Searches one program's batch, of which `count` rows are asked for."""
     settings = self.settings
+    self._asked.add((len(tokens_BS), k, len(set(among))))
     code_sizes = placed.snapshot.base.trie.code_sizes
     # Sizes of a program are those of the tables, not of what is in them now.
     most = placed.rows if placed.changing else placed.snapshot.count

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from gr_jax.data import records
 from gr_jax.data.collection import Collection
-from gr_jax.data.documents import DocumentFile, Position, document_text
-from gr_jax.types import Document, Judgement, UserError
+from gr_jax.data.documents import DocumentFile, Position
+from gr_jax.types import Document, Judgement, UserError, document_text
 
 CORPUS = [
   {'_id': 'd1', 'title': 'One', 'text': 'first text'},

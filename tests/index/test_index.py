@@ -101,7 +101,7 @@ def test_every_flipped_bit_is_found(tmp_path):
   rng = np.random.default_rng(0)
   files = [path for path in directory.rglob('*') if path.is_file()]
   files.append(tmp_path / 'index' / 'CURRENT')
-  assert len(files) == 23
+  assert len(files) == 24
   for path in files:
     whole = path.read_bytes()
     for _ in range(6):
@@ -253,6 +253,7 @@ def test_parts_of_different_lengths_are_refused():
       index.snippets,
       index.new_N,
       index.hidden_N,
+      index.fields,
     )
 
 
