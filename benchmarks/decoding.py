@@ -5,21 +5,28 @@ python benchmarks/decoding.py --documents=1000000 --codes=2048 --length=8 \
 
 There is no model: as in the benchmark of STATIC (arXiv 2602.22647) the scores
 of the next codes are log-softmax of uniform random numbers, drawn for every
-beam at every position. A whole decode is timed (all positions, the whole
-batch), the programs in turns, the median of all turns:
+beam at every position. With --decoder_layers=6 the project's code decoder
+scores them, a T5 stack of so many layers with random parameters and a cache
+that moves with the beams (--decoder_width=512: that of t5.1.0.small). A whole
+decode is timed (all positions, the whole batch), the programs in turns, the
+median of all turns:
 
-  model           the same random scores, no search
+  model           the same scores (and cache moved), no search
   search          ours: the exact beam search over the trie
   unconstrained   the same beam search over all codes
   dictionary, prefix_set   rivals of our own on the host, a query at a time and
-                  from scores that lie ready there (up to --host_documents)
+                  from random scores that lie ready there (up to
+                  --host_documents, and not beside a decoder)
   static, static_inexact   with --peer=FOLDER, a checkout of
                   github.com/youtube/static-constraint-decoding: with as many
                   tokens a beam as beams (exact), and 30 (its own setting)
 
-'above' is the time less that of the model. --sweep measures besides what
-changes with documents, codes, length, beams and --skew, the Zipf exponent of
-the codes.
+'above' is the time less that of the model. `constraint_percent` is how much
+longer the search takes than that over all codes in the same turn (median and
+quartiles); where others are at work on the machine, look at the time of this
+process on all processors (`constraint_processor_percent`) and at the least
+times. --sweep measures besides what changes with documents, codes, length,
+beams and --skew, the Zipf exponent of the codes.
 """
 
 import argparse
@@ -31,15 +38,17 @@ import shlex
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import host_tries
+import interleaved
 import jax
 import jax.numpy as jnp
 import numpy as np
 import unconstrained
 from balance import hardware
+from scoring_models import DecoderScores, RandomScores
 from synthetic_ids import make_codes
 
 from gr_jax import entry
@@ -71,12 +80,22 @@ class Setting:
   length: int
   beams: int
   batch: int
+  decoder_layers: int
+  decoder_width: int
   skew: float
 
   @property
   def sizes(self) -> tuple[int, ...]:
     """Codes of each position."""
     return (self.codes,) * self.length
+
+  def scores(self) -> RandomScores | DecoderScores:
+    """What scores the codes."""
+    if not self.decoder_layers:
+      return RandomScores(self.sizes, self.batch)
+    return DecoderScores(
+      self.sizes, self.batch, self.decoder_layers, self.decoder_width
+    )
 
 
 class Programs:
@@ -90,49 +109,56 @@ class Programs:
       tables: the trie of its identifiers.
     """
     self._setting = setting
-    self.search = functools.partial(jax.jit(self._search), tables=tables)
-    self.model = jax.jit(self._model)
-    self.unconstrained = jax.jit(self._unconstrained)
+    self._scores = setting.scores()
+    params = self._scores.params
+    self.search = functools.partial(
+      jax.jit(self._search), tables=tables, params=params
+    )
+    self.model = functools.partial(jax.jit(self._model), params=params)
+    self.unconstrained = functools.partial(
+      jax.jit(self._unconstrained), params=params
+    )
 
-  def _scores(self, key, level, beams):
-    """[B, beams, K] scores of the next codes."""
-    setting = self._setting
-    shape = (setting.batch * beams, setting.codes)
-    logits = jax.random.uniform(jax.random.fold_in(key, level), shape)
-    scores = jax.nn.log_softmax(logits)
-    return scores.reshape(setting.batch, beams, setting.codes)
-
-  def _search(self, key, tables):
+  def _search(self, key, tables, params):
     """Our beams."""
+    start, step = self._scores.functions(params, key)
+    width, length = self._setting.beams, self._setting.length
+    return beam.beam_search(start, step, tables, width, length)
+
+  def _model(self, key, params):
+    """The scores alone, of any codes; nothing of them is left out.
+
+    A decoder's cache moves, to any beams. Measured on CPU, its steps take a
+    tenth longer where the cache stays, which no search would do.
+    """
     setting = self._setting
+    start, step = self._scores.functions(params, key)
 
-    def start(beams):
-      return jnp.zeros((setting.batch, beams, 0))
+    def draw(carry, level):
+      total, state = carry
+      shape = (setting.batch, setting.beams)
+      codes_key = jax.random.fold_in(key, level)
+      codes_BW = jax.random.randint(codes_key, shape, 0, setting.codes)
+      scores_BWK, state = step(state, codes_BW, level)
+      state = jax.tree.map(
+        lambda leaf: beam.gather_beams(leaf, codes_BW % setting.beams), state
+      )
+      total += jax.lax.optimization_barrier(scores_BWK)[0, 0, 0]
+      return (total, state), None
 
-    def step(state, codes_BW, level):
-      return self._scores(key, level, codes_BW.shape[1]), state
+    nothing_B1 = jnp.zeros((setting.batch, 1), jnp.int32)
+    scores_B1K, first = step(start(1), nothing_B1, jnp.int32(0))
+    total = jax.lax.optimization_barrier(scores_B1K)[0, 0, 0]
+    state = unconstrained.for_beams(first, start, setting.beams)
+    levels = jnp.arange(1, setting.length)
+    return jax.lax.scan(draw, (total, state), levels)[0][0]
 
-    return beam.beam_search(start, step, tables, setting.beams, setting.length)
-
-  def _model(self, key):
-    """The scores alone; nothing of them is left out."""
-
-    def draw(total, level):
-      scores = self._scores(key, level, self._setting.beams)
-      return total + jax.lax.optimization_barrier(scores)[0, 0, 0], None
-
-    first = jax.lax.optimization_barrier(self._scores(key, 0, 1))[0, 0, 0]
-    return jax.lax.scan(draw, first, jnp.arange(1, self._setting.length))[0]
-
-  def _unconstrained(self, key):
+  def _unconstrained(self, key, params):
     """Beams over all codes."""
-    setting = self._setting
-
-    return unconstrained.beam_search(
-      lambda codes_BW, level: self._scores(key, level, codes_BW.shape[1]),
-      setting.batch,
-      setting.beams,
-      setting.length,
+    return unconstrained.search_with_state(
+      *self._scores.functions(params, key),
+      self._setting.beams,
+      self._setting.length,
     )
 
 
@@ -177,22 +203,6 @@ class Peer:
   def decode(self, key, tokens: int):
     """Its beams, with so many tokens considered a beam."""
     return self._decode(key=key, tokens_per_beam=tokens)
-
-
-def interleaved(
-  programs: Mapping[str, Callable[[jax.Array], Any]], turns: int
-) -> dict[str, list[float]]:
-  """Milliseconds of each program, one after the other in every turn."""
-  for program in programs.values():
-    jax.block_until_ready(program(jax.random.key(0)))
-  times: dict[str, list[float]] = {name: [] for name in programs}
-  for turn in range(turns):
-    key = jax.block_until_ready(jax.random.key(turn))
-    for name, program in programs.items():
-      start = time.perf_counter()
-      jax.block_until_ready(program(key))
-      times[name].append(1e3 * (time.perf_counter() - start))
-  return times
 
 
 def host_milliseconds(
@@ -259,20 +269,23 @@ def measure(
     exact, inexact = setting.beams, min(_INEXACT_TOKENS, setting.beams)
     timed['static'] = lambda key: static.decode(key, exact)
     timed['static_inexact'] = lambda key: static.decode(key, inexact)
-  times = interleaved(timed, turns)
-  medians = {name: statistics.median(each) for name, each in times.items()}
-  if setting.documents <= host_documents:
+  times = interleaved.measure(timed, turns)
+  medians = times.medians()
+  if not setting.decoder_layers and setting.documents <= host_documents:
     medians |= host_milliseconds(setting, codes_NL, min(turns, 3))
   for name, median in medians.items():
     row[f'{name}_milliseconds'] = median
-    if name in times and name != 'model':
+    if name in timed and name != 'model':
       row[f'{name}_above_milliseconds'] = median - medians['model']
   row['search_above_milliseconds_a_step'] = (
     row['search_above_milliseconds'] / setting.length
   )
-  row['quartiles'] = {
-    name: statistics.quantiles(each, n=4)[::2] for name, each in times.items()
-  }
+  row['quartiles'] = times.quartiles()
+  row['least'] = times.least()
+  row['processor'] = times.processor_medians()
+  for name, percents in times.longer('search', 'unconstrained').items():
+    row[f'constraint{name}_percent'] = statistics.median(percents)
+    row['quartiles'][f'constraint{name}_percent'] = interleaved.outer(percents)
   return row
 
 
@@ -290,7 +303,9 @@ def line(row: Mapping[str, Any]) -> str:
   if 'static_build_seconds' in row:
     built += f' (static {row["static_build_seconds"]:.2f} s)'
   return (
-    f'{setting}: {built}, {row["bytes_per_id"]:.1f} bytes an ID; ms {times}'
+    f'{setting}: {built}, {row["bytes_per_id"]:.1f} bytes an ID; ms {times}; '
+    f'constraint {row["constraint_percent"]:+.1f} % '
+    f'({row["constraint_processor_percent"]:+.1f} % of processor time)'
   )
 
 
@@ -302,7 +317,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   for name, value in (
     ('documents', 1_000_000), ('codes', 2048), ('length', 8), ('beams', 70),
-    ('batch', 2), ('turns', 30), ('host_documents', 100_000),
+    ('batch', 2), ('decoder_layers', 0), ('decoder_width', 512),
+    ('turns', 30), ('host_documents', 100_000),
   ):  # fmt: skip
     parser.add_argument(f'--{name}', type=int, default=value, metavar='N')
   parser.add_argument('--skew', type=float, default=0.0, metavar='X')
@@ -316,9 +332,12 @@ def main(arguments: Sequence[str]) -> int:
   """Flags to a file and lines."""
   flags = _parser().parse_args(arguments)
   fields = [field.name for field in dataclasses.fields(Setting)]
+  least = {'decoder_layers': 0, 'turns': 2}
   for name in (*fields[:-1], 'turns'):
-    if getattr(flags, name) < 1 + (name == 'turns'):
+    if getattr(flags, name) < least.get(name, 1):
       raise UserError(f'--{name} is too small: {getattr(flags, name)}')
+  if flags.peer and flags.decoder_layers:
+    raise UserError('--peer has random scores of its own: no --decoder_layers')
   setting = Setting(**{name: getattr(flags, name) for name in fields})
   settings = [setting]
   if flags.sweep:
