@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gr_jax.decoding.sorting import blocks, numbers_of, sorted_rows
+
 WORD_BITS = 32
 # Rows of a node that are read one by one. Wide nodes of a position start
 # further apart than that, so that `start // SCANNED_ROWS` tells them apart.
@@ -30,6 +32,7 @@ SCANNED_ROWS = 16
 _DENSE = 16
 # Rows that a program reads past the end.
 _BEHIND = 128
+# The device knows no longer numbers, unless all of its numbers are longer.
 _LARGEST = np.iinfo(np.int32).max
 
 
@@ -131,10 +134,10 @@ class Trie:
     room = self.room if room is None else room
     nodes = room.rows // SCANNED_ROWS + 1
     return TrieTables(
-      columns=_placed(self.columns.T, room.rows, 0, transposed=True),
+      columns=_placed(self.columns, room.rows, 0, axis=1),
       documents=_placed(self.documents, room.rows, 0),
       count=jnp.int32(len(self)),
-      wide_nodes=_placed(self.wide_nodes.T, nodes, -1, transposed=True),
+      wide_nodes=_placed(self.wide_nodes, nodes, -1, axis=1),
       child_offsets=_placed(
         self.child_offsets, room.wide + 1, self.child_offsets[-1]
       ),
@@ -245,9 +248,11 @@ def build_trie(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> Trie:
   """
   sizes = tuple(int(size) for size in code_sizes)
   codes_NL = _checked(np.asarray(codes_NL), sizes)
-  order = _sorted_rows(_packed_keys(codes_NL, sizes))
-  columns = np.ascontiguousarray(codes_NL[order].T.astype(code_type(sizes)))
-  return Trie(sizes, columns, order.astype(np.int32), *_wide(columns, sizes))
+  documents = sorted_rows(codes_NL, sizes)
+  columns = np.empty((len(sizes), len(documents)), code_type(sizes))
+  for block in blocks(len(documents)):
+    columns[:, block] = codes_NL[documents[block]].T
+  return Trie(sizes, columns, documents, *_wide(columns, sizes))
 
 
 def _wide(
@@ -257,38 +262,67 @@ def _wide(
   length, count = columns_LN.shape
   wide_nodes = np.full((length, count // SCANNED_ROWS + 1), -1, np.int32)
   words = -(-max(sizes) // WORD_BITS)
+  if not count:
+    return _root_alone(wide_nodes, columns_LN, words)
   counts, codes, starts, dense, bitmaps = [], [], [], [], []
-  first, begins_N, nodes = 0, np.zeros(count, bool), np.zeros(1, np.int64)
-  begins_N[:1] = True
+  # The wide nodes of a position. The root always counts as one, and as dense.
+  first, starts_F, ends_F = 0, np.zeros(1, np.int32), np.full(1, count)
   for level, column_N in enumerate(columns_LN):
-    # The root always counts as one, and as dense.
-    wide_F = np.diff(nodes, append=count) > (SCANNED_ROWS if level else -1)
     # Beneath a node that is not wide none is.
-    if not wide_F.any():
+    if not len(starts_F):
       break
-    parent_N = np.cumsum(begins_N, dtype=np.int32) - 1
-    begins_N[1:] |= column_N[1:] != column_N[:-1]
-    children = np.flatnonzero(begins_N)
-    rows = children[wide_F[parent_N[children]]]
-    numbers = np.cumsum(wide_F) - 1
-    parents = numbers[parent_N[rows]]
-    wide_nodes[level, nodes[wide_F] // SCANNED_ROWS] = first + numbers[wide_F]
-    counts.append(np.bincount(parents, minlength=wide_F.sum()))
+    rows = _children(column_N, starts_F, ends_F)
+    firsts_F = np.searchsorted(rows, starts_F)
+    counts_F = np.diff(firsts_F, append=len(rows))
+    numbers_F = np.arange(len(starts_F), dtype=np.int32)
+    wide_nodes[level, starts_F // SCANNED_ROWS] = first + numbers_F
+    counts.append(counts_F)
     codes.append(column_N[rows])
     starts.append(rows)
+    _check_room('children of wide nodes', sum(map(len, starts)))
     codes_at = sizes[level] if level else 0
-    dense.append(np.maximum(counts[-1], _DENSE) * _DENSE >= codes_at)
+    dense.append(np.maximum(counts_F, _DENSE) * _DENSE >= codes_at)
+    parents = np.repeat(numbers_F, counts_F)
     bitmaps.append(bitmaps_of(parents, codes[-1], dense[-1], words))
-    first, nodes = first + len(counts[-1]), children
+    ends = np.append(rows[1:], np.int32(count))
+    ends[firsts_F + counts_F - 1] = ends_F
+    wide = ends - rows > SCANNED_ROWS
+    first, starts_F, ends_F = first + len(starts_F), rows[wide], ends[wide]
   dense_F = np.concatenate(dense)
   return (
     wide_nodes,
     np.cumsum(np.concatenate([[0], *counts])).astype(np.int32),
     np.concatenate(codes),
-    np.concatenate(starts).astype(np.int32),
+    np.concatenate(starts),
     np.where(dense_F, np.cumsum(dense_F) - 1, -1).astype(np.int32),
     np.concatenate(bitmaps),
   )
+
+
+def _root_alone(wide_nodes, columns_LN, words):
+  """The same where there is no document."""
+  wide_nodes[0] = 0
+  nothing = np.zeros(0, np.int32)
+  bounds, bitmaps = np.zeros(2, np.int32), np.zeros((1, words), np.uint32)
+  return wide_nodes, bounds, columns_LN[0], nothing, bounds[:1], bitmaps
+
+
+def _children(
+  column_N: np.ndarray, starts_F: np.ndarray, ends_F: np.ndarray
+) -> np.ndarray:
+  """int32 first row of each child of some nodes, by the codes that come next.
+
+  Beneath a node a child begins wherever the code is another than before.
+  """
+  begins_N = np.empty(len(column_N), bool)
+  np.not_equal(column_N[1:], column_N[:-1], out=begins_N[1:])
+  begins_N[starts_F] = True
+  beneath_N = np.zeros(len(column_N) + 1, np.int8)
+  beneath_N[starts_F] = 1
+  beneath_N[ends_F] -= 1
+  np.cumsum(beneath_N, dtype=np.int8, out=beneath_N)
+  begins_N &= beneath_N[:-1].view(bool)
+  return numbers_of(begins_N)
 
 
 def bitmaps_of(
@@ -302,15 +336,18 @@ def bitmaps_of(
     dense_F: which parents have a bitmap.
     words: of a bitmap.
   """
-  kept = dense_F[parents]
-  rows = (np.cumsum(dense_F) - 1)[parents[kept]]
-  codes = codes[kept].astype(np.int64)
+  rows_F = np.cumsum(dense_F) - 1
   bitmaps = np.zeros((int(dense_F.sum()), words), np.uint32)
-  slots = rows * words + codes // WORD_BITS
-  bits = np.uint32(1) << (codes % WORD_BITS).astype(np.uint32)
-  firsts = np.flatnonzero(np.diff(slots, prepend=-1))
-  if len(firsts):
-    bitmaps.reshape(-1)[slots[firsts]] = np.bitwise_or.reduceat(bits, firsts)
+  for block in blocks(len(parents)):
+    kept = dense_F[parents[block]]
+    codes_M = codes[block][kept].astype(np.int64)
+    slots = rows_F[parents[block][kept]] * words + codes_M // WORD_BITS
+    bits = np.uint32(1) << (codes_M % WORD_BITS).astype(np.uint32)
+    firsts = np.flatnonzero(np.diff(slots, prepend=-1))
+    if len(firsts):
+      # The last word of a block may be the first of the next.
+      ored = np.bitwise_or.reduceat(bits, firsts)
+      bitmaps.reshape(-1)[slots[firsts]] |= ored
   return bitmaps
 
 
@@ -327,8 +364,7 @@ def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
     raise ValueError(
       f'expected codes [N, {len(code_sizes)}], got {codes_NL.shape}'
     )
-  if len(codes_NL) >= _LARGEST - _BEHIND:
-    raise ValueError(f'{len(codes_NL)} documents need 64-bit numbers')
+  _check_room('documents', len(codes_NL))
   if not len(codes_NL):
     return codes_NL
   sizes_L = np.asarray(code_sizes)
@@ -342,48 +378,19 @@ def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
   return codes_NL
 
 
-def _sorted_rows(keys: Sequence[np.ndarray]) -> np.ndarray:
-  """Rows in the order of their keys, and by number where all are equal.
-
-  The first key tells most rows apart: numpy's vectorised sort, which keeps no
-  order among equals, then those once more by what is left.
-
-  Args:
-    keys: [N] int64 each, the first one first.
-  """
-  order = np.argsort(keys[0])
-  sorted_N = keys[0][order]
-  equal = sorted_N[1:] == sorted_N[:-1]
-  tied = np.zeros(len(order), bool)
-  tied[1:] |= equal
-  tied[:-1] |= equal
-  rows = order[tied]
-  last_first = [rows, *(key[rows] for key in keys[:0:-1]), sorted_N[tied]]
-  order[tied] = rows[np.lexsort(last_first)]
-  return order
-
-
-def _packed_keys(
-  codes_NL: np.ndarray, code_sizes: Sequence[int]
-) -> list[np.ndarray]:
-  """Sort keys, the first one first, several positions to a word."""
-  keys: list[np.ndarray] = []
-  used = 64
-  for level, size in enumerate(code_sizes):
-    bits = max(int(size - 1).bit_length(), 1)
-    if used + bits > 63:
-      keys.append(np.zeros(len(codes_NL), np.int64))
-      used = 0
-    keys[-1] <<= bits
-    keys[-1] |= codes_NL[:, level].astype(np.int64)
-    used += bits
-  return keys
+def _check_room(what: str, count: int) -> None:
+  """Refuses what the device cannot number, with the room that it is given."""
+  if capacity(count + _BEHIND) > _LARGEST:
+    raise ValueError(
+      f'{count} {what} need 64-bit numbers: split the corpus over several tries'
+    )
 
 
 def _placed(
-  rows: np.ndarray, size: int, value: int, transposed: bool = False
+  array: np.ndarray, size: int, value: int, axis: int = 0
 ) -> jax.Array:
-  """`rows` on the device, with `value` behind them up to `size` rows."""
-  result = np.full((size, *rows.shape[1:]), value, rows.dtype)
-  result[: len(rows)] = rows
-  return jax.device_put(result.T if transposed else result)
+  """An array on the device, up to `size` along an axis by `value` behind it."""
+  shape = array.shape[:axis] + (size,) + array.shape[axis + 1 :]
+  result = np.full(shape, value, array.dtype)
+  result[(slice(None),) * axis + (slice(array.shape[axis]),)] = array
+  return jax.device_put(result)

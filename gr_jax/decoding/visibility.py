@@ -121,7 +121,8 @@ class Selected:
     counts_M = before_N[trie.child_ends] - before_N[trie.child_starts]
     children_M = counts_M > 0
     parents_M = np.repeat(
-      np.arange(len(trie.bitmap_rows)), np.diff(trie.child_offsets)
+      np.arange(len(trie.bitmap_rows), dtype=np.int32),
+      np.diff(trie.child_offsets),
     )
     bitmaps = np.zeros(tables.bitmaps.shape, np.uint32)
     bitmaps[: len(trie.bitmaps)] = bitmaps_of(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gr_jax.decoding import trie
+from gr_jax.decoding import sorting, trie
 
 
 @st.composite
@@ -116,6 +116,52 @@ def test_a_trie_of_nothing_and_room_for_any():
         shapes = {array.shape for array in built.tables(room).columns}
         assert shapes == {(room.rows,)}
   assert room.grown(0.3).holds(room) and not room.holds(room.grown(0.3))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+  st.lists(st.sampled_from([1, 3, 300, 65536, 2**31]), min_size=1, max_size=9),
+  st.sampled_from([1, 2, 3000]),
+  st.sampled_from([1, 30, 200]),
+  st.integers(0, 2**31),
+)
+def test_rows_are_sorted_whatever_ties_there_are(sizes, documents, skew, seed):
+  rng = np.random.default_rng(seed)
+  drawn_NL = rng.random((documents, len(sizes))) ** skew
+  codes_NL = (drawn_NL * sizes).astype(np.int64)
+  codes_NL[rng.random(documents) < 0.5] = codes_NL[0]
+  expected = sorted(range(documents), key=lambda row: tuple(codes_NL[row]))
+  assert sorting.sorted_rows(codes_NL, sizes).tolist() == expected
+
+
+def test_blocks_do_not_show(monkeypatch):
+  rng = np.random.default_rng(2)
+  codes_NL = (rng.random((3000, 3)) ** 3 * 600).astype(int)
+  one = trie.build_trie(codes_NL, (600, 600, 600))
+  monkeypatch.setattr(sorting, '_BLOCK', 7)
+  two = trie.build_trie(codes_NL, (600, 600, 600))
+  for name in trie.ARRAYS:
+    np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
+
+
+@pytest.mark.parametrize('documents', [2_013_265_793, 2**31 - 1, 2**32 + 5])
+def test_more_documents_than_32_bits_number_are_refused(documents):
+  codes_NL = np.broadcast_to(np.zeros((1, 1), np.uint8), (documents, 1))
+  with pytest.raises(ValueError, match=f'{documents} documents need 64-bit'):
+    trie.build_trie(codes_NL, (2,))
+
+
+def test_more_children_than_32_bits_number_are_refused(monkeypatch):
+  # At each position some rows leave with a code of their own.
+  codes_NL = np.zeros((128, 8), int)
+  leaves = [15, *[16] * 6, 17]
+  at = np.repeat(np.arange(8), leaves)
+  codes_NL[np.arange(128), at] = np.concatenate([*map(np.arange, leaves)]) + 1
+  children = len(trie.build_trie(codes_NL, (18,) * 8).child_codes)
+  assert children == 135
+  monkeypatch.setattr(trie, '_LARGEST', trie.capacity(2 * 128))
+  with pytest.raises(ValueError, match='135 children of wide nodes need'):
+    trie.build_trie(codes_NL, (18,) * 8)
 
 
 @pytest.mark.parametrize(
