@@ -334,8 +334,9 @@ class _Search:
     if beams_BX is not None:
       beams_BW, lines_BX = rows(beams_BW, beams_BX), beams_BX
     lines_BX = lines_BX + before * jnp.arange(batch)[:, None]
-    places_BXC = lines_BX[..., None] * codes + codes_BXC
-    scores_BXC = _finite(at(self.scores_BWK.reshape(-1), places_BXC))
+    # Two numbers: 32 bits might not be enough for one.
+    scores_XK = self.scores_BWK.reshape(-1, codes)
+    scores_BXC = _finite(at(scores_XK, lines_BX[..., None], codes_BXC))
     totals_BXC = scores_BXC + beams_BW[..., None]
     # -0. stands below 0. for top_k, which would not be a tie.
     totals_BXC = jnp.where(totals_BXC == 0, 0.0, totals_BXC)

@@ -26,6 +26,7 @@ def best_totals(
   # -0. stands below 0. for top_k, which would not be a tie.
   totals_BC = jnp.where(totals_BWC == 0, 0.0, totals_BWC).reshape(batch, -1)
   count = totals_BC.shape[1]
+  check_places(count + _GROUP, 'continuations of a query: take fewer beams')
   if count <= 2 * _GROUP * width:
     return _top_padded(totals_BC, width)
   missing = -count % _GROUP
@@ -50,6 +51,12 @@ def _top_padded(totals_BC, width):
   return scores_BW, jnp.minimum(places_BW, count - 1)
 
 
+def check_places(count: int, what: str) -> None:
+  """Refuses what 32 bits cannot number; the device has no longer numbers."""
+  if count > jnp.iinfo(jnp.int32).max:
+    raise ValueError(f'32 bits cannot number {count} {what}')
+
+
 def at(array: jax.Array, *places: jax.Array) -> jax.Array:
   """Elements at places that are there."""
   return array.at[places].get(mode='promise_in_bounds')
@@ -58,6 +65,7 @@ def at(array: jax.Array, *places: jax.Array) -> jax.Array:
 def rows(leaf: jax.Array, places_BX: jax.Array) -> jax.Array:
   """Rows of `leaf` [B, any number, ...] at `places_BX`."""
   batch, before = leaf.shape[:2]
+  check_places(batch * before, 'rows of a batch: search fewer queries at once')
   flat_BX = places_BX + before * jnp.arange(batch, dtype=jnp.int32)[:, None]
   # Whole rows of a flat array: measured 4 times as fast as a batched gather.
   flat = leaf.reshape(batch * before, -1)
