@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(
   path
-  for folder in ('gr_jax', 'tasks', 'benchmarks', 'launch', 'tests')
+  for folder in ('gr_jax', 'tasks', 'benchmarks', 'fuzz', 'launch', 'tests')
   for path in (ROOT / folder).rglob('*.py')
 )
 LIBRARY = [p for p in SOURCES if p.relative_to(ROOT).parts[0] != 'tests']
@@ -167,7 +167,7 @@ def test_only_doors_stand_beside_the_folders(path):
   """Each folder is in the table; a file beside them is a door or listed."""
   unit = unit_of(path)
   if path.parent != ROOT / 'gr_jax':
-    assert unit in {*TABLE, 'benchmarks', 'launch'}
+    assert unit in {*TABLE, 'benchmarks', 'fuzz', 'launch'}
   elif unit not in {*TABLE, '__init__', 'run_settings', 'run_folder'}:
     names = {n.name for n in tree_of(path).body if hasattr(n, 'name')}
     assert 'main' in names, f'{path.name} is no door: where does it belong?'

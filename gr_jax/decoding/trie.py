@@ -364,6 +364,10 @@ def _checked(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> np.ndarray:
     raise ValueError(
       f'expected codes [N, {len(code_sizes)}], got {codes_NL.shape}'
     )
+  if not all(0 < size <= _LARGEST for size in code_sizes):
+    raise ValueError(
+      f'expected code sizes from 1 to {_LARGEST}, got {list(code_sizes)}'
+    )
   _check_room('documents', len(codes_NL))
   if not len(codes_NL):
     return codes_NL

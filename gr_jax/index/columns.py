@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gr_jax.index.arrays import read_array
 from gr_jax.index.texts import TextTable
 from gr_jax.types import UserError
 
 TEXT, INTEGER, FLOAT = 'text', 'integer', 'float'
 _TYPES = {INTEGER: np.int64, FLOAT: np.float64}
+# Of as many elements as there are.
+_ANY = (None,)
 # Bound of integer columns.
 _LARGEST = 1 << 63
 
@@ -120,16 +123,16 @@ class Inverted:
     """
     prefix = f'field_{kind}'
     if kind == TEXT:
-      bounds = saved_array(directory / f'{prefix}_bounds.npy')
+      bounds = read_array(directory, f'{prefix}_bounds', [np.int64], _ANY)
       path = directory / f'{prefix}.txt'
       try:
         values = TextTable.open(path, bounds)
       except OSError as error:
         raise unreadable(path, error) from error
     else:
-      values = saved_array(directory / f'{prefix}.npy')
-    offsets = saved_array(directory / f'{prefix}_offsets.npy')
-    documents = saved_array(directory / f'{prefix}_documents.npy')
+      values = read_array(directory, prefix, [_TYPES[kind]], _ANY)
+    offsets = read_array(directory, f'{prefix}_offsets', [np.int64], _ANY)
+    documents = read_array(directory, f'{prefix}_documents', [np.int32], _ANY)
     if (len(values) + 1, len(documents)) != (len(offsets), int(offsets[-1])):
       raise UserError(
         f'{directory} has {prefix} files that do not go together: build the'
@@ -148,14 +151,6 @@ def kind_of(types: set[type]) -> str:
 def joint_kind(kinds: set[str]) -> str:
   """The kind that holds values of all these kinds."""
   return next(kind for kind in (TEXT, FLOAT, INTEGER) if kind in kinds)
-
-
-def saved_array(path: pathlib.Path) -> np.ndarray:
-  """An array of a version, memory-mapped, never unpickled."""
-  try:
-    return np.load(path, mmap_mode='r', allow_pickle=False)
-  except (ValueError, OSError) as error:
-    raise unreadable(path, error) from error
 
 
 def unreadable(path: pathlib.Path, error: Exception) -> UserError:

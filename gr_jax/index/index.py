@@ -17,7 +17,7 @@ from gr_jax.checksums import file_sha256
 from gr_jax.decoding.trie import ARRAYS, Trie, build_trie, code_type
 from gr_jax.index import manifest as manifests
 from gr_jax.index import versions, weights
-from gr_jax.index.columns import saved_array
+from gr_jax.index.arrays import CODES, VECTORS, read_array, read_trie
 from gr_jax.index.fields import Fields
 from gr_jax.index.texts import RowsOfTexts, TextTable
 from gr_jax.types import UserError
@@ -245,23 +245,18 @@ class Index:
     """
     manifest = manifests.read_manifest(directory, sha256, verify)
     weights.check(directory, manifest)
-    texts = {
-      name: TextTable.open(
-        directory / f'{name}.txt', _array(directory, f'{name}_offsets')
-      )
-      for name in _TEXTS
-    }
-    codes_NL = _array(directory, 'codes')
+    documents, length = manifest['documents'], len(manifest['code_sizes'])
+    codes_NL = read_array(directory, 'codes', CODES, (documents, length))
     return cls(
       codes_NL=codes_NL,
       trie=_trie(directory, manifest, codes_NL),
-      vectors_ND=_array(directory, 'vectors'),
+      vectors_ND=read_array(directory, 'vectors', VECTORS, (documents, None)),
       new_N=_flags(directory, manifest, 'new', since=3),
       hidden_N=_flags(directory, manifest, 'hidden', since=5),
-      fields=Fields.load(directory, manifest['documents']),
+      fields=Fields.load(directory, documents),
       directory=directory,
       manifest=manifest,
-      **texts,
+      **{name: _texts(directory, name, documents) for name in _TEXTS},
     )
 
   @property
@@ -275,8 +270,7 @@ class Index:
 
   def settings(self) -> dict[str, Any]:
     """The run's settings of a saved index, as JSON data."""
-    text = (self._saved() / _SETTINGS).read_text(encoding='utf-8')
-    return json.loads(text)
+    return manifests.read_object(self._saved() / _SETTINGS)
 
   @property
   def vocabulary_directory(self) -> pathlib.Path:
@@ -303,29 +297,40 @@ def _file_name(field: str) -> str:
   return field.rpartition('_')[0]
 
 
-def _array(directory: pathlib.Path, name: str) -> np.ndarray:
-  """An array of a version."""
-  return saved_array(directory / f'{name}.npy')
+def _texts(directory: pathlib.Path, name: str, documents: int) -> TextTable:
+  """A text of each document."""
+  shape = (documents + 1,)
+  offsets = read_array(directory, f'{name}_offsets', [np.int64], shape)
+  path = directory / f'{name}.txt'
+  if not path.is_file():
+    raise UserError(f'{path} is missing: build the index again')
+  return TextTable.open(path, offsets)
 
 
 def _trie(
   directory: pathlib.Path, manifest: Mapping[str, Any], codes_NL: np.ndarray
 ) -> Trie:
   """The trie of a version; it was of other tables before format 4."""
-  code_sizes = tuple(manifest['code_sizes'])
-  if manifest['format'] < 4:
+  code_sizes = manifest['code_sizes']
+  if manifest['format'] >= 4:
+    return read_trie(directory, code_sizes, len(codes_NL))
+  try:
     return build_trie(codes_NL, code_sizes)
-  arrays = {name: _array(directory, f'trie_{name}') for name in ARRAYS}
-  return Trie(code_sizes, **arrays)
+  except ValueError as error:
+    raise UserError(
+      f'{directory} has identifiers that fit no trie ({error}): build the index'
+      ' again'
+    ) from error
 
 
 def _flags(
   directory: pathlib.Path, manifest: Mapping[str, Any], name: str, since: int
 ) -> np.ndarray:
   """A bool a document; none is set in versions of an earlier format."""
+  documents = manifest['documents']
   if manifest['format'] < since:
-    return np.zeros(manifest['documents'], bool)
-  return _array(directory, name)
+    return np.zeros(documents, bool)
+  return read_array(directory, name, [np.bool_], (documents,))
 
 
 def _id_table_sha256(directory: pathlib.Path) -> str:

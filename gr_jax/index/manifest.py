@@ -18,6 +18,16 @@ _READ = (2, 3, 4, 5)
 NAME = 'manifest.json'
 # Files up to this size are hashed at every load: some milliseconds in all.
 SMALL_FILE = 1 << 22
+# What readers take from a manifest, by type.
+_FACTS = {
+  'documents': int,
+  'code_sizes': list,
+  'model_sha256': str,
+  'vocabulary_sha256': str,
+  'id_table_sha256': str,
+  'inputs_sha256': dict,
+  'files': dict,
+}
 
 
 def arrays_sha256(arrays: Mapping[str, np.ndarray]) -> str:
@@ -78,15 +88,55 @@ def read_manifest(
     raise UserError(f'{path} is missing: build the index again')
   if file_sha256(path) != sha256:
     raise UserError(f'{path} is damaged or changed: build the index again')
-  manifest = json.loads(path.read_text(encoding='utf-8'))
-  if manifest['format'] not in _READ:
+  manifest = read_object(path)
+  found = manifest.get('format')
+  if found not in _READ:
     raise UserError(
-      f'{path} has format {manifest["format"]}, this program reads {_READ}:'
-      ' build the index again'
+      f'{path} has format {found}, this program reads {_READ}: build the index'
+      ' again'
     )
+  _check_facts(path, manifest)
   for name, entry in manifest['files'].items():
     _check_file(directory / name, entry, verify)
   return manifest
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+  """The JSON object in a file."""
+  try:
+    value = json.loads(path.read_text(encoding='utf-8'))
+  except (ValueError, RecursionError) as error:
+    raise UserError(
+      f'{path} is no JSON ({error}): build the index again'
+    ) from error
+  if not isinstance(value, dict):
+    raise UserError(
+      f'{path} should hold a JSON object, it holds a {type(value).__name__}:'
+      ' build the index again'
+    )
+  return value
+
+
+def _check_facts(path: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """Refuses a manifest that no version of this program has written."""
+  for name, kind in _FACTS.items():
+    if not isinstance(manifest.get(name), kind):
+      raise UserError(
+        f'{path} should have {name} as {kind.__name__}, it has'
+        f' {manifest.get(name)!r}: build the index again'
+      )
+  sizes = manifest['code_sizes']
+  if not all(isinstance(size, int) and size > 0 for size in sizes):
+    raise UserError(
+      f'{path} should have code_sizes above 0, it has {sizes}: build the index'
+      ' again'
+    )
+  for name, entry in manifest['files'].items():
+    if not isinstance(entry, dict) or not {'bytes', 'sha256'} <= entry.keys():
+      raise UserError(
+        f'{path} should have bytes and sha256 of {name}, it has {entry!r}:'
+        ' build the index again'
+      )
 
 
 def _check_file(

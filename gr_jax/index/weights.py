@@ -73,7 +73,7 @@ def check(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
   try:
     with safetensors.safe_open(path, framework='numpy') as file:
       inside = file.metadata() or {}
-  except safetensors.SafetensorError as error:
+  except (safetensors.SafetensorError, OSError) as error:
     raise UserError(
       f'{path} cannot be read ({error}): build the index again'
     ) from error

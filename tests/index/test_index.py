@@ -128,6 +128,60 @@ def test_missing_and_truncated_files_are_named(tmp_path, name):
     load_index(tmp_path / 'index')
 
 
+@pytest.mark.parametrize(
+  ('name', 'change', 'message'),
+  [
+    ('codes', lambda codes: codes.reshape(-1), r'\(60,\)'),
+    ('vectors', lambda vectors: vectors.view(np.int16), 'it is int16'),
+    ('trie_documents', lambda rows: rows.view('>i4'), 'it is >i4'),
+    ('titles_offsets', lambda ends: ends.view('<f8'), 'int64'),
+  ],
+)
+def test_an_array_of_another_form_is_refused(
+  tmp_path, monkeypatch, name, change, message
+):
+  # As a large file, not hashed at load.
+  monkeypatch.setattr(manifest, 'SMALL_FILE', 0)
+  path = save(tmp_path / 'index') / f'{name}.npy'
+  np.save(path, change(np.load(path, allow_pickle=False)))
+  with pytest.raises(UserError, match=f'{name}.npy should be .*{message}'):
+    load_index(tmp_path / 'index')
+
+
+def seal(path, text):
+  """Makes this the manifest, with its checksum in the pointer."""
+  (path / 'v000001' / 'manifest.json').write_text(text)
+  checksum = hashlib.sha256(text.encode()).hexdigest()
+  (path / 'CURRENT').write_text(f'v000001 {checksum}\n')
+
+
+@pytest.mark.parametrize(
+  ('fact', 'value', 'message'),
+  [
+    ('format', [4], r'has format \[4\]'),
+    ('documents', None, 'should have documents as int, it has None'),
+    ('code_sizes', [5, 0], 'should have code_sizes above 0'),
+    ('files', {'codes.npy': 7}, r'bytes and sha256 of codes\.npy, it has 7'),
+  ],
+)
+def test_a_manifest_that_nobody_wrote_is_refused(
+  tmp_path, fact, value, message
+):
+  path = tmp_path / 'index'
+  whole = json.loads((save(path) / 'manifest.json').read_text())
+  seal(path, json.dumps({**whole, fact: value}))
+  with pytest.raises(UserError, match=message):
+    load_index(path)
+
+
+@pytest.mark.parametrize('text', ['', '[' * 100_000, '[1]', '{"format": '])
+def test_a_manifest_that_is_no_json_object_is_refused(tmp_path, text):
+  save(tmp_path / 'index')
+  seal(tmp_path / 'index', text)
+  with pytest.raises(UserError, match=r'is no JSON|should hold a JSON object'):
+    load_index(tmp_path / 'index')
+
+
 def test_the_model_of_another_index_is_refused(tmp_path, monkeypatch):
   # As a large file: not hashed at load, bound by what its header says.
   monkeypatch.setattr(manifest, 'SMALL_FILE', 0)
