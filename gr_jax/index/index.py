@@ -127,14 +127,21 @@ class Index:
     )
 
   @classmethod
-  def joined(cls, parts: Sequence[tuple['Index', np.ndarray]]) -> 'Index':
+  def joined(
+    cls,
+    parts: Sequence[tuple['Index', np.ndarray]],
+    fields: Fields | None = None,
+  ) -> 'Index':
     """An index in memory of documents of several.
 
     It keeps the folder and the manifest of the first, as it is of its model.
 
     Args:
       parts: indexes of one model, and the rising rows that are taken of each.
+      fields: of the documents; those of the indexes when None.
     """
+    if fields is None:
+      fields = Fields.joined([(index.fields, rows) for index, rows in parts])
     arrays = {
       name: np.concatenate(
         [getattr(index, name)[rows] for index, rows in parts]
@@ -150,7 +157,7 @@ class Index:
     first, _ = parts[0]
     return cls(
       trie=build_trie(arrays['codes_NL'], first.trie.code_sizes),
-      fields=Fields.joined([(index.fields, rows) for index, rows in parts]),
+      fields=fields,
       directory=first.directory,
       manifest=first.manifest and {**first.manifest, _FOLDED: True},
       **arrays,

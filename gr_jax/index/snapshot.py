@@ -27,14 +27,16 @@ class Snapshot:
 
   Attributes:
     base: the index that was built.
-    added: the documents that came since; its document 0 is document
-      `len(base)` here.
+    added: the documents that came since, without their fields; its document 0
+      is document `len(base)` here.
+    fields: of the same documents, in pieces as they came.
     states_N: uint8 state of each document, SHOWN, HIDDEN or DELETED.
     numbers: of the documents that came and are there, by their ids.
   """
 
   base: Index
   added: Index
+  fields: tuple[Fields, ...]
   states_N: np.ndarray
   numbers: Mapping[str, int]
 
@@ -44,6 +46,7 @@ class Snapshot:
     return cls(
       index,
       Index.joined([(index, np.zeros(0, np.int64))]),
+      (),
       np.where(index.hidden_N, np.uint8(HIDDEN), np.uint8(SHOWN)),
       {},
     )
@@ -80,27 +83,20 @@ class Snapshot:
     Args:
       where: field to condition, as `Fields.select` has them.
     """
-    parts = [self.base.fields, self.added.fields]
-    if not len(self.added):
-      return parts[0].select(where)
+    parts = self.base.fields, *self.fields
     kinds = [
       {part.columns[name].kind for part in parts if name in part.columns}
       for name in where
     ]
     if any(len(each) != 1 for each in kinds):
       # None has the field, or they have it of several kinds.
-      return self._joint_fields.select(where)
+      return _joined_fields(parts).select(where)
     chosen = []
     for part in parts:
       missing = any(name not in part.columns for name in where)
       none_N = np.zeros(len(part), bool)
       chosen.append(none_N if missing else part.select(where))
     return np.concatenate(chosen)
-
-  @functools.cached_property
-  def _joint_fields(self) -> Fields:
-    parts = self.base.fields, self.added.fields
-    return Fields.joined([(part, np.arange(len(part))) for part in parts])
 
   def document_id(self, number: int) -> str:
     """The id of a document."""
@@ -155,7 +151,14 @@ class Snapshot:
   def _taken(self, kept_N):
     there, came = np.split(kept_N, [len(self.base)])
     rows = np.flatnonzero(there), np.flatnonzero(came)
-    taken = Index.joined([(self.base, rows[0]), (self.added, rows[1])])
+    parts, first = [(self.base.fields, rows[0])], 0
+    for part in self.fields:
+      kept = came[first : first + len(part)]
+      parts.append((part, np.flatnonzero(kept)))
+      first += len(part)
+    taken = Index.joined(
+      [(self.base, rows[0]), (self.added, rows[1])], Fields.joined(parts)
+    )
     return dataclasses.replace(taken, hidden_N=self.states_N[kept_N] == HIDDEN)
 
   def check_new(
@@ -192,15 +195,19 @@ class Snapshot:
       insert.document_ids,
       insert.titles,
       insert.snippets,
-      insert.metadata,
       new=True,
     )
+    pieces = [*before.fields, Fields.build(insert.metadata)]
+    # As large as the one before: each document is joined a few times at most.
+    while len(pieces) > 1 and len(pieces[-2]) <= 2 * len(pieces[-1]):
+      pieces[-2:] = [_joined_fields(pieces[-2:])]
     both = [(index, np.arange(len(index))) for index in (self.added, came)]
     first = len(self.states_N)
     numbers = range(first, first + len(came))
     return dataclasses.replace(
       before,
       added=Index.joined(both),
+      fields=tuple(pieces),
       states_N=np.append(before.states_N, np.full(len(came), SHOWN, np.uint8)),
       numbers={
         **before.numbers,
@@ -233,3 +240,8 @@ class Snapshot:
   def shown_N(self) -> np.ndarray:
     """bool, which documents a search may find."""
     return self.states_N == SHOWN
+
+
+def _joined_fields(parts: Sequence[Fields]) -> Fields:
+  """The fields of all documents of some parts."""
+  return Fields.joined([(part, np.arange(len(part))) for part in parts])

@@ -191,10 +191,20 @@ def _enough(needed: Room, before: Room | None) -> Room:
 
 
 def _placed_vectors(vectors_ND: np.ndarray, rows: int) -> jax.Array:
-  """Vectors on the device with zeros behind them, a piece at a time."""
-  table = jnp.zeros((rows, vectors_ND.shape[1]), vectors_ND.dtype)
-  for row in range(0, len(vectors_ND), _ROWS):
-    piece = jnp.asarray(vectors_ND[row : row + _ROWS])
+  """Vectors on the device with zeros behind them.
+
+  Many are brought a piece at a time: they are there once, and not in a padded
+  copy besides. Pieces are of one size, as each size is compiled.
+  """
+  count, width = vectors_ND.shape
+  if count <= _ROWS:
+    padded = np.zeros((rows, width), vectors_ND.dtype)
+    padded[:count] = vectors_ND
+    return jax.device_put(padded)
+  table = jnp.zeros((rows, width), vectors_ND.dtype)
+  for row in range(0, count, _ROWS):
+    row = min(row, count - _ROWS)
+    piece = jax.device_put(np.asarray(vectors_ND[row : row + _ROWS]))
     table = _with_rows(table, piece, jnp.int32(row))
   return table
 
