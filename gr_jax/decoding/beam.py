@@ -3,8 +3,8 @@
 At every position the best W of all allowed continuations of all beams survive:
 no beam's continuations are cut beforehand, so the result equals that of a plain
 reference beam search of the same width. The mask comes after the scores, which
-are not renormalised over the allowed codes. Ties go to the better-placed beam,
-then to the lower code.
+are not renormalised over the allowed codes unless that is asked for. Ties go to
+the better-placed beam, then to the lower code.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from gr_jax.decoding.allowed import normaliser, roots
 from gr_jax.decoding.continuations import Nodes
 from gr_jax.decoding.top_k import FLOOR, rows
 from gr_jax.decoding.union import Seen, Tries, best_of_all, first_of_all
@@ -139,6 +140,7 @@ def beam_search(
   width: int,
   length: int,
   visible: Seen = None,
+  renormalised: bool = False,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -153,14 +155,24 @@ def beam_search(
     width: W, the number of beams.
     length: L, the number of codes of an identifier.
     visible: which documents each query may find; all when None.
+    renormalised: whether the scores of a beam's next codes are made those of
+      a distribution over the allowed ones alone.
 
   Returns:
     W beams a query, best first.
   """
+
+  def scored(nodes, scores_BWK, level):
+    if not renormalised:
+      return scores_BWK
+    lost_BW = normaliser(tables, nodes, scores_BWK, level, visible)
+    return scores_BWK - lost_BW[..., None]
+
   first = start_fn(1)
   batch = jax.tree.leaves(first)[0].shape[0]
   nothing_B1 = jnp.zeros((batch, 1), jnp.int32)
   scores_B1K, first = step_fn(first, nothing_B1, jnp.int32(0))
+  scores_B1K = scored(roots(tables, batch), scores_B1K, 0)
   beams = init(tables, scores_B1K, width, length, visible)
   state = jax.tree.map(
     lambda leaf, wide: jnp.broadcast_to(
@@ -176,6 +188,7 @@ def beam_search(
       beams.codes_BWL, level - 1, axis=2, keepdims=False
     )
     scores_BWK, state = step_fn(state, codes_BW, level)
+    scores_BWK = scored(beams.nodes, scores_BWK, level)
     beams, parents_BW = step(beams, tables, scores_BWK, level, width, visible)
     state = jax.tree.map(lambda leaf: gather_beams(leaf, parents_BW), state)
     return (beams, state), None

@@ -37,7 +37,15 @@ class Candidates:
 
 @functools.partial(
   jax.jit,
-  static_argnames=('model', 'fusion', 'length', 'width', 'candidates', 'k'),
+  static_argnames=(
+    'model',
+    'fusion',
+    'length',
+    'width',
+    'candidates',
+    'k',
+    'renormalised',
+  ),
 )
 def search_program(
   model: Any,
@@ -54,6 +62,7 @@ def search_program(
   width: int,
   candidates: int,
   k: int,
+  renormalised: bool = False,
 ) -> tuple[Candidates, jax.Array]:
   """Searches a batch of queries.
 
@@ -73,6 +82,7 @@ def search_program(
     width: W, beams.
     candidates: C, room for `budget` documents.
     k: documents returned for a query, at most C.
+    renormalised: whether codes are scored among the allowed ones alone.
 
   Returns:
     The k best documents, and [B] the documents that were scored.
@@ -84,7 +94,7 @@ def search_program(
   encoding = apply('encode', tokens_BS)
   start = functools.partial(apply, 'start', encoding)
   step = functools.partial(apply, 'decode')
-  beams = beam_search(start, step, tables, width, length, visible)
+  beams = beam_search(start, step, tables, width, length, visible, renormalised)
   documents_BC, beams_BC = expand_buckets(
     beams, tables, candidates, budget, visible
   )

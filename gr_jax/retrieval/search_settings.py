@@ -28,6 +28,10 @@ class SearchSettings:
     fit_on: split on which indexing chooses fusion and weights, instead of
       those above; '' to keep them. Collections without 'dev' keep them too.
     fit_measures: whose mean they are chosen for, of fusion.FIT_MEASURES.
+    renormalised: whether the scores of an identifier's codes are
+      log-probabilities among the codes that some document has there, as a
+      generator with a mask before its softmax would have them, and not among
+      all codes. Slower.
     batch_sizes: queries of a compiled program; smaller batches are padded to
       the next of them, larger ones are cut. Two CPU cores answer 1.4 times as
       many queries a second in eights as in thirty-twos; an accelerator wants
@@ -45,6 +49,7 @@ class SearchSettings:
   reciprocal_decay: float = 0.03
   fit_on: str = 'dev'
   fit_measures: tuple[str, ...] = ('MRR@10', 'R@10')
+  renormalised: bool = False
   batch_sizes: tuple[int, ...] = (1, 8)
   vector_type: str = 'float16'
 

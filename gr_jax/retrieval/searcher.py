@@ -246,6 +246,7 @@ class Searcher:
       jax.tree.map(jnp.float32, settings.weights),
       placed.visible(among),
       fusion=settings.fusion,
+      renormalised=settings.renormalised,
       length=len(code_sizes),
       width=width,
       candidates=room,

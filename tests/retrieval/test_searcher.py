@@ -220,3 +220,17 @@ def test_documents_that_are_not_there_cannot_be_searched_among():
   searcher = make_searcher(toy.make_index())
   with pytest.raises(UserError, match="not in the index, as 'nobody'"):
     searcher.select([searcher.document_ids[0], 'nobody'])
+
+
+def test_renormalised_scores_share_all_probability_among_the_documents():
+  index = toy.make_index()
+  searcher = make_searcher(index, beams=300, fraction=1.0, renormalised=True)
+  found = searcher.search_batch(QUERIES, 200)
+  for query in range(len(QUERIES)):
+    of_identifier = {
+      tuple(index.codes_NL[document].tolist()): score
+      for document, score in zip(
+        found.documents_BC[query], found.generative_BC[query], strict=True
+      )
+    }
+    assert np.exp(list(of_identifier.values())).sum() == pytest.approx(1)
