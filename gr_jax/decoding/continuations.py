@@ -143,10 +143,14 @@ class _Search:
     """Continuations of beams of all kinds."""
     sizes_BW = self.nodes.sizes_BW
     wide_BW = sizes_BW > SCANNED_ROWS
-    return jax.lax.cond(
-      jnp.any(wide_BW),
-      lambda: self.of_all(wide_BW),
-      lambda: self.of_few_rows(sizes_BW > 0),
+    most = jnp.max(sizes_BW)
+    return jax.lax.switch(
+      (most > 1).astype(jnp.int32) + (most > SCANNED_ROWS),
+      (
+        self.of_one_row,
+        lambda: self.of_few_rows(sizes_BW > 0),
+        lambda: self.of_all(wide_BW),
+      ),
     )
 
   def of_all(self, wide_BW):
@@ -174,6 +178,26 @@ class _Search:
     zeros = jnp.zeros((self.beams_BW.shape[0], self.width), jnp.int32)
     floor = jnp.full(zeros.shape, FLOOR)
     return Continuations(floor, zeros, zeros, Nodes(zeros, zeros))
+
+  def of_one_row(self):
+    """Continuations where no beam has more rows than one: nothing to choose.
+
+    In a large space of identifiers most positions are of this kind.
+    """
+    starts_BW, there_BW = self.nodes.starts_BW, self.nodes.sizes_BW > 0
+    if self.visible is not None:
+      there_BW &= self.visible.rows(starts_BW)
+    codes_BW = at(self.tables.columns, self.level, starts_BW).astype(jnp.int32)
+    totals_BW1 = self._totals(there_BW[..., None], codes_BW[..., None])
+    scores_BW, parents_BW = best_totals(totals_BW1, self.width)
+    starts_BW = rows(starts_BW, parents_BW)
+    return self._kept(
+      scores_BW,
+      parents_BW,
+      rows(codes_BW, parents_BW),
+      starts_BW,
+      starts_BW + 1,
+    )
 
   def of_few_rows(self, kind_BW):
     """Continuations of beams with few rows, which are read."""
