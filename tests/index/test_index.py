@@ -275,8 +275,8 @@ def test_killed_builds_never_show(tmp_path):
   here = pathlib.Path(__file__).parent
   root = here.parent.parent
   outcomes = []
-  # 19 files and 2 folders are brought to the disk before the rename.
-  for steps in (0, 10, 20, 21, 22, 23, 40):
+  # 20 files and 2 folders are brought to the disk before the rename.
+  for steps in (0, 7, 14, 20, 21, 22, 23, 24, 25, 40):
     result = subprocess.run(
       [sys.executable, '-c', script, here, path, str(steps)],
       env={**os.environ, 'PYTHONPATH': str(root)},

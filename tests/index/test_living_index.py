@@ -328,3 +328,65 @@ def test_killed_at_any_moment_it_has_every_acknowledged_change(tmp_path):
       with LivingIndex(path) as writer, contextlib.suppress(UserError):
         writer.apply(Delete([f'k{first - 2}']))
   assert len(folds) > 1
+
+
+FOLD = textwrap.dedent("""
+  import os, pathlib, signal, sys
+  sys.path.insert(0, sys.argv[1])
+  import test_living_index as t
+  from gr_jax.index import versions
+  from gr_jax.index.living import LivingIndex
+  path, left = pathlib.Path(sys.argv[2]), int(sys.argv[3])
+  def fatal(name, place):
+    real = getattr(place, name)
+    def wrapped(*args, **kwargs):
+      global left
+      left -= 1
+      if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+      return real(*args, **kwargs)
+    setattr(place, name, wrapped)
+  with LivingIndex(path) as index:
+    for change in t.SOME[:3] if index.snapshot.rows_of(['d3'])[0] >= 0 else ():
+      index.apply(change)
+    fatal('sync', versions)
+    fatal('rename', pathlib.Path)
+    fatal('replace', pathlib.Path)
+    write = t.living._write
+    def slow(folded, directory):
+      # What comes while a version is written.
+      if index.snapshot.count == 29:
+        for change in t.SOME[3:]:
+          index.apply(change)
+      write(folded, directory)
+    t.living._write = slow
+    index.fold()
+""")
+
+
+def test_killed_while_it_folds_it_has_every_change(tmp_path):
+  """A child kills itself before each step towards the disk."""
+  path = tmp_path / 'index'
+  save(path)
+  whole = []
+  # 27 files and 2 folders are brought to the disk twice before the rename.
+  for steps in (0, 1, 20, 24, 40, 54, 58, 59, 60, 61, 99):
+    result = subprocess.run(
+      [sys.executable, '-c', FOLD, pathlib.Path(__file__).parent, path,
+       str(steps)],
+      env={**os.environ, 'PYTHONPATH': str(ROOT)},
+      capture_output=True,
+      text=True,
+      check=False,
+    )  # fmt: skip
+    assert result.returncode in (0, -signal.SIGKILL), result.stderr
+    index = load_index(path, verify=True)
+    whole.append((result.returncode, int(index.directory.name[1:])))
+    assert_is_changed(index)
+  assert whole[0] == (-signal.SIGKILL, 1)
+  assert whole[-1][0] == 0, whole
+  # Some died before the new version was the current one, some after.
+  numbers = [number for _, number in whole]
+  assert numbers.count(1) > 5 and numbers == sorted(numbers)
+  killed = [number for code, number in whole if code]
+  assert len(killed) >= 9 and max(killed) > 1

@@ -27,7 +27,7 @@ def make_searcher(documents):
 
 def random_selection(rng, searcher):
   """Which documents are visible, few or many, and the same for the searcher."""
-  documents = len(searcher.index)
+  documents = len(searcher.snapshot.base)
   if rng.random() < 0.1:
     return np.ones(documents, bool), None
   count = int(documents ** rng.uniform(0, 1))
@@ -68,7 +68,7 @@ def check(found, visible_N):
 def test_documents_exist_are_visible_and_distinct(monkeypatch, codes, queries):
   monkeypatch.setattr(toy, 'CODES', codes)
   searcher = make_searcher(5_000)
-  trie = searcher.index.trie
+  trie = searcher.snapshot.base.trie
   assert len(trie.leaf_starts) < len(trie)
   assert (trie.bitmap_rows < 0).any() == (codes == MANY_CODES)
   rng = np.random.default_rng(codes)
