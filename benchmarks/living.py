@@ -17,6 +17,7 @@ import pathlib
 import shlex
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -183,14 +184,18 @@ def measure(
     times[name].append(1e3 * (time.perf_counter() - begin))
     return result
 
+  following, folds = threading.Lock(), []
+
+  def follow():
+    with following:
+      searcher.update(living.snapshot)
+
   def apply(change):
     living.apply(change)
-    searcher.update(living.snapshot)
-
-  folds = []
+    follow()
 
   def folded():
-    searcher.update(living.snapshot)
+    follow()
     folds.append(1)
 
   foreign, searched = 0, 0

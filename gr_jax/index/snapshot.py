@@ -51,17 +51,17 @@ class Snapshot:
       {},
     )
 
-  @property
+  @functools.cached_property
   def count(self) -> int:
     """Documents that a search may find."""
     return int(np.count_nonzero(self.states_N == SHOWN))
 
-  @property
+  @functools.cached_property
   def there(self) -> int:
     """Documents that were not deleted, shown or hidden."""
     return int(np.count_nonzero(self.states_N != DELETED))
 
-  @property
+  @functools.cached_property
   def gone(self) -> int:
     """Documents that were there and were deleted."""
     states_N = self.states_N[: len(self.base)]

@@ -1,6 +1,7 @@
 """Searches an index while it is changed, by this process or by another."""
 
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,8 @@ class LivingSearcher:
       settings: how it is searched, instead of what was saved.
       changes: fields of SearchSettings that differ from those.
     """
-    self.index = LivingIndex(path, room, self._folded)
+    self._following = threading.Lock()
+    self.index = LivingIndex(path, room, self._follow)
     snapshot = self.index.snapshot
     self._opened = opened(snapshot.base)
     self.searcher: Searcher = searcher_of(
@@ -86,7 +88,7 @@ class LivingSearcher:
   def apply(self, change: Change):
     """Makes any change; arguments as of LivingIndex.apply."""
     after = self.index.apply(change)
-    self.searcher.update(self.index.snapshot)
+    self._follow()
     return after
 
   def fold(self) -> pathlib.Path:
@@ -97,9 +99,11 @@ class LivingSearcher:
     """Waits for what goes on in the background and lets others write."""
     self.index.close()
 
-  def _folded(self):
-    """Brings a new version to the device while the old one is searched."""
-    self.searcher.update(self.index.snapshot)
+  def _follow(self):
+    """Searches what is there now; of a new version while the old one is."""
+    # The newest is looked at under the lock: none is followed by an older one.
+    with self._following:
+      self.searcher.update(self.index.snapshot)
 
 
 class FollowingSearcher:

@@ -86,7 +86,8 @@ class Placed:
       self._parts += (self._placed_added(before),)
     self.rows = sum(part.vectors_ND.shape[0] for part in self._parts)
     self._shown = self._selected_shown(before) if self.changing else ()
-    self._selected: dict[Selection, tuple[Selected, ...]] = {}
+    self._selected: dict[Selection | None, tuple[Selected, ...]] = {}
+    self._stacked: dict[tuple[Selection | None, ...], list[Visible]] = {}
 
   @property
   def tables(self) -> tuple[TrieTables, ...]:
@@ -114,30 +115,35 @@ class Placed:
     """
     if not self.changing and not any(among):
       return (None,) * len(self._parts)
-    distinct = list(dict.fromkeys(among))
+    distinct = tuple(dict.fromkeys(among))
     chosen_B = np.array([distinct.index(each) for each in among], np.int32)
-    # In steps, as a program is compiled for a number of selections.
-    missing = (1 << (len(distinct) - 1).bit_length()) - len(distinct)
-    selected = [self._bits_of(each) for each in distinct]
-    selected += selected[:1] * missing
+    chosen_B = jax.device_put(chosen_B)
     return tuple(
-      stacked(each, chosen_B) for each in zip(*selected, strict=True)
+      dataclasses.replace(bits, chosen_B=chosen_B)
+      for bits in _kept(self._stacked, distinct, self._bits_of_several)
     )
 
+  def _bits_of_several(self, distinct):
+    """The bits of several selections in each part, on the device."""
+    # In steps, as a program is compiled for a number of selections.
+    missing = (1 << (len(distinct) - 1).bit_length()) - len(distinct)
+    selected = [
+      self._shown
+      if each is None and self.changing
+      else _kept(self._selected, each, self._bits_of)
+      for each in distinct
+    ]
+    selected += selected[:1] * missing
+    return [stacked(each, ()) for each in zip(*selected, strict=True)]
+
   def _bits_of(self, selection):
-    """Its bits in each part, remembered."""
-    if selection is None and self.changing:
-      return self._shown
-    if selection not in self._selected:
-      shown_N = self.snapshot.shown_N
-      if selection is not None:
-        shown_N = shown_N & selection.chosen_N(self.snapshot)
-      while len(self._selected) >= _KEPT:
-        del self._selected[next(iter(self._selected))]
-      self._selected[selection] = tuple(
-        Selected.of(part.trie, part.tables, shown_N) for part in self._parts
-      )
-    return self._selected[selection]
+    """The bits of a selection in each part."""
+    shown_N = self.snapshot.shown_N
+    if selection is not None:
+      shown_N = shown_N & selection.chosen_N(self.snapshot)
+    return tuple(
+      Selected.of(part.trie, part.tables, shown_N) for part in self._parts
+    )
 
   def _placed_base(self, before):
     index = self.snapshot.base
@@ -181,6 +187,18 @@ class Placed:
       if len(turned):
         there = there.changed(turned, seen)
     return there, came
+
+
+def _kept(values, key, make):
+  """The value of a key, made and remembered where it is not there."""
+  value = values.get(key)
+  if value is None:
+    value = make(key)
+    # Threads may make one twice, but none finds it gone.
+    for old in list(values)[: max(len(values) + 1 - _KEPT, 0)]:
+      values.pop(old, None)
+    values[key] = value
+  return value
 
 
 def _enough(needed: Room, before: Room | None) -> Room:
