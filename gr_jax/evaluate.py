@@ -90,10 +90,11 @@ def _open_control(folder, how, index):
 
   path = folder / 'index'
   searcher = open_searcher(path, settings=how)
-  if set(searcher.document_ids) != set(index.document_ids):
+  there = searcher.snapshot.document_ids_there()
+  if set(there) != set(index.document_ids):
     raise UserError(
       f'{path} should hold the {len(index)} documents of the index that is '
-      f'judged, it holds {len(searcher.document_ids)}: insert the same ones '
+      f'judged, it holds {len(there)}: insert the same ones '
       f'with python -m gr_jax.insert --index={path}, or leave out --controls'
     )
   return Generative(searcher)

@@ -113,6 +113,11 @@ class Snapshot:
       tuple(index.codes_NL[row].tolist()),
     )
 
+  def document_ids_there(self) -> list[str]:
+    """The ids of the documents that were not deleted, shown or hidden."""
+    numbers = np.flatnonzero(self.states_N != DELETED)
+    return [self.document_id(number) for number in numbers.tolist()]
+
   def _place(self, number):
     behind = number - len(self.base)
     return (self.base, number) if behind < 0 else (self.added, behind)
