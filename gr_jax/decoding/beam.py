@@ -17,8 +17,22 @@ import jax.numpy as jnp
 from gr_jax.decoding.allowed import normaliser, roots
 from gr_jax.decoding.continuations import Nodes
 from gr_jax.decoding.top_k import FLOOR, rows
-from gr_jax.decoding.union import Seen, Tries, best_of_all, first_of_all
+from gr_jax.decoding.union import (
+  Extended,
+  Seen,
+  Tries,
+  best_of_all,
+  first_of_all,
+)
 from gr_jax.types import NO_DOC
+
+# Joins the best of the tries at hand with the best of others.
+Join = Callable[[Extended], Extended]
+
+
+def alone(found: Extended) -> Extended:
+  """There are no others."""
+  return found
 
 
 @jax.tree_util.register_dataclass
@@ -62,6 +76,7 @@ def init(
   width: int,
   length: int,
   visible: Seen = None,
+  join: Join = alone,
 ) -> BeamState:
   """The best first codes.
 
@@ -71,8 +86,9 @@ def init(
     width: beams to keep.
     length: L, codes of an identifier.
     visible: which documents each query may find; all when None.
+    join: joins what was found with what tries elsewhere have.
   """
-  found = first_of_all(tables, scores_B1K, width, visible)
+  found = join(first_of_all(tables, scores_B1K, width, visible))
   codes_BWL = jnp.zeros((*found.codes_BW.shape, length), jnp.int32)
   return BeamState(
     codes_BWL=codes_BWL.at[:, :, 0].set(found.codes_BW),
@@ -88,6 +104,7 @@ def step(
   level: jax.Array | int,
   width: int,
   visible: Seen = None,
+  join: Join = alone,
 ) -> tuple[BeamState, jax.Array]:
   """Extends the beams by one code.
 
@@ -98,6 +115,7 @@ def step(
     level: position of the next code, int32.
     width: beams to keep, whatever their number was.
     visible: which documents each query may find; all when None.
+    join: joins what was found with what tries elsewhere have.
 
   Returns:
     The extended beams and [B, width] the beam that each of them extends.
@@ -105,6 +123,7 @@ def step(
   found = best_of_all(
     tables, beams.nodes, beams.scores_BW, scores_BWK, level, width, visible
   )
+  found = join(found)
   codes_BWL = rows(beams.codes_BWL, found.parents_BW)
   extended = BeamState(
     codes_BWL=codes_BWL.at[:, :, level].set(found.codes_BW),
@@ -141,6 +160,7 @@ def beam_search(
   length: int,
   visible: Seen = None,
   renormalised: bool = False,
+  join: Join = alone,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -157,6 +177,7 @@ def beam_search(
     visible: which documents each query may find; all when None.
     renormalised: whether the scores of a beam's next codes are made those of
       a distribution over the allowed ones alone.
+    join: joins what was found with what tries elsewhere have.
 
   Returns:
     W beams a query, best first.
@@ -173,7 +194,7 @@ def beam_search(
   nothing_B1 = jnp.zeros((batch, 1), jnp.int32)
   scores_B1K, first = step_fn(first, nothing_B1, jnp.int32(0))
   scores_B1K = scored(roots(tables, batch), scores_B1K, 0)
-  beams = init(tables, scores_B1K, width, length, visible)
+  beams = init(tables, scores_B1K, width, length, visible, join)
   state = jax.tree.map(
     lambda leaf, wide: jnp.broadcast_to(
       leaf, (batch, wide.shape[1], *leaf.shape[2:])
@@ -189,7 +210,9 @@ def beam_search(
     )
     scores_BWK, state = step_fn(state, codes_BW, level)
     scores_BWK = scored(beams.nodes, scores_BWK, level)
-    beams, parents_BW = step(beams, tables, scores_BWK, level, width, visible)
+    beams, parents_BW = step(
+      beams, tables, scores_BWK, level, width, visible, join
+    )
     state = jax.tree.map(lambda leaf: gather_beams(leaf, parents_BW), state)
     return (beams, state), None
 
