@@ -48,28 +48,16 @@ def roots(tables: Tries, batch: int) -> tuple[Nodes, ...]:
   return tuple(root(part, batch) for part in parts_of(tables))
 
 
-def normaliser(
-  tables: Tries,
-  nodes: tuple[Nodes, ...],
-  scores_BWK: jax.Array,
-  level: jax.Array | int,
-  visible: Seen = None,
-) -> jax.Array:
+def normaliser(allowed_BWK: jax.Array, scores_BWK: jax.Array) -> jax.Array:
   """[B, W] logarithm of the summed probability of the allowed codes.
 
   Subtracted from a beam's score it makes the scores of its continuations those
   of a distribution over the allowed codes alone. 0 where there is no beam.
 
   Args:
-    tables: the trie, or several that are searched as one.
-    nodes: reached by the beams in each, with `level` codes.
+    allowed_BWK: bool, from `allowed_codes`.
     scores_BWK: score of each next code.
-    level: position of the next code.
-    visible: which documents each query may find; all when None.
   """
-  allowed_BWK = allowed_codes(
-    tables, nodes, level, scores_BWK.shape[-1], visible
-  )
   scores_BWK = jnp.nan_to_num(scores_BWK.astype(jnp.float32), nan=-jnp.inf)
   sums_BW = jax.nn.logsumexp(scores_BWK, axis=-1, where=allowed_BWK)
   return jnp.where(jnp.isfinite(sums_BW), sums_BW, 0.0)

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.allowed import normaliser, roots
+from gr_jax.decoding.allowed import allowed_codes, normaliser, roots
 from gr_jax.decoding.continuations import Nodes
 from gr_jax.decoding.top_k import FLOOR, rows
 from gr_jax.decoding.union import (
@@ -28,11 +28,18 @@ from gr_jax.types import NO_DOC
 
 # Joins the best of the tries at hand with the best of others.
 Join = Callable[[Extended], Extended]
+# Joins which codes the tries at hand allow with those that others do.
+Anywhere = Callable[[jax.Array], jax.Array]
 
 
 def alone(found: Extended) -> Extended:
   """There are no others."""
   return found
+
+
+def here(allowed_BWK: jax.Array) -> jax.Array:
+  """There are no others."""
+  return allowed_BWK
 
 
 @jax.tree_util.register_dataclass
@@ -161,6 +168,7 @@ def beam_search(
   visible: Seen = None,
   renormalised: bool = False,
   join: Join = alone,
+  anywhere: Anywhere = here,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -178,6 +186,7 @@ def beam_search(
     renormalised: whether the scores of a beam's next codes are made those of
       a distribution over the allowed ones alone.
     join: joins what was found with what tries elsewhere have.
+    anywhere: joins the codes that are allowed with those that are elsewhere.
 
   Returns:
     W beams a query, best first.
@@ -186,7 +195,9 @@ def beam_search(
   def scored(nodes, scores_BWK, level):
     if not renormalised:
       return scores_BWK
-    lost_BW = normaliser(tables, nodes, scores_BWK, level, visible)
+    codes = scores_BWK.shape[-1]
+    allowed_BWK = allowed_codes(tables, nodes, level, codes, visible)
+    lost_BW = normaliser(anywhere(allowed_BWK), scores_BWK)
     return scores_BWK - lost_BW[..., None]
 
   first = start_fn(1)

@@ -172,14 +172,11 @@ class Selected:
     return Selected(trie, rows_X, counts_M, children_Y, bitmaps)
 
 
-def stacked(
-  selections: Sequence[Selected], chosen_B: np.ndarray | jax.Array
-) -> Visible:
-  """Selections on the device.
+def bits_of(selections: Sequence[Selected]) -> tuple[np.ndarray, ...]:
+  """The last four fields of Visible, on the host.
 
   Args:
     selections: of documents of one trie.
-    chosen_B: the selection of each query.
   """
   parts = [
     (
@@ -192,7 +189,19 @@ def stacked(
     )
     for each in selections
   ]
-  arrays = (jax.device_put(np.stack(part)) for part in zip(*parts, strict=True))
+  return tuple(np.stack(part) for part in zip(*parts, strict=True))
+
+
+def stacked(
+  selections: Sequence[Selected], chosen_B: np.ndarray | jax.Array
+) -> Visible:
+  """Selections on the device.
+
+  Args:
+    selections: of documents of one trie.
+    chosen_B: the selection of each query.
+  """
+  arrays = map(jax.device_put, bits_of(selections))
   return Visible(jnp.asarray(chosen_B, jnp.int32), *arrays)
 
 

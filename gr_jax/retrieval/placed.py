@@ -9,14 +9,14 @@ masks.
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gr_jax.decoding.trie import Room, Trie, TrieTables, capacity
-from gr_jax.decoding.visibility import Selected, Visible, stacked
+from gr_jax.decoding.visibility import Selected, Visible, bits_of
 from gr_jax.index.filters import Condition
 from gr_jax.index.index import Index
 from gr_jax.index.snapshot import Snapshot
@@ -50,8 +50,25 @@ class _Part:
   @classmethod
   def of(cls, index: Index, trie: Trie, room: Room, rows: int) -> '_Part':
     """Brings documents to the device, with room for `rows`."""
-    vectors_ND = _placed_vectors(index.vectors_ND, rows)
+    vectors_ND = placed_vectors(index.vectors_ND, rows)
     return cls(index, trie, room, trie.tables(room), vectors_ND)
+
+  @property
+  def rows(self) -> int:
+    """Documents that there is room for."""
+    return self.vectors_ND.shape[0]
+
+  def selected(self, documents_N: np.ndarray) -> Selected:
+    """Selects documents of the snapshot."""
+    return Selected.of(self.trie, self.tables, documents_N)
+
+  def bits(self, selections: Sequence[Selected]) -> tuple[jax.Array, ...]:
+    """Selections on the device, the arrays of Visible behind the first."""
+    return tuple(map(jax.device_put, bits_of(selections)))
+
+  def chosen(self, chosen_B: np.ndarray) -> jax.Array:
+    """The selection of each query on the device, the first of Visible's."""
+    return jax.device_put(chosen_B)
 
 
 class Placed:
@@ -84,10 +101,10 @@ class Placed:
     self._parts = (self._base,)
     if self.changing:
       self._parts += (self._placed_added(before),)
-    self.rows = sum(part.vectors_ND.shape[0] for part in self._parts)
+    self.rows = sum(part.rows for part in self._parts)
     self._shown = self._selected_shown(before) if self.changing else ()
     self._selected: dict[Selection | None, tuple[Selected, ...]] = {}
-    self._stacked: dict[tuple[Selection | None, ...], list[Visible]] = {}
+    self._stacked: dict[tuple[Selection | None, ...], list[Any]] = {}
 
   @property
   def tables(self) -> tuple[TrieTables, ...]:
@@ -117,10 +134,10 @@ class Placed:
       return (None,) * len(self._parts)
     distinct = tuple(dict.fromkeys(among))
     chosen_B = np.array([distinct.index(each) for each in among], np.int32)
-    chosen_B = jax.device_put(chosen_B)
+    bits = _kept(self._stacked, distinct, self._bits_of_several)
     return tuple(
-      dataclasses.replace(bits, chosen_B=chosen_B)
-      for bits in _kept(self._stacked, distinct, self._bits_of_several)
+      Visible(part.chosen(chosen_B), *each)
+      for part, each in zip(self._parts, bits, strict=True)
     )
 
   def _bits_of_several(self, distinct):
@@ -134,24 +151,27 @@ class Placed:
       for each in distinct
     ]
     selected += selected[:1] * missing
-    return [stacked(each, ()) for each in zip(*selected, strict=True)]
+    each_part = zip(self._parts, zip(*selected, strict=True), strict=True)
+    return [part.bits(bits) for part, bits in each_part]
 
   def _bits_of(self, selection):
     """The bits of a selection in each part."""
     shown_N = self.snapshot.shown_N
     if selection is not None:
       shown_N = shown_N & selection.chosen_N(self.snapshot)
-    return tuple(
-      Selected.of(part.trie, part.tables, shown_N) for part in self._parts
-    )
+    return tuple(part.selected(shown_N) for part in self._parts)
 
   def _placed_base(self, before):
     index = self.snapshot.base
     if before is not None and before._base.index is index:
       return before._base
+    return self._built_base(before)
+
+  def _built_base(self, before):
+    index = self.snapshot.base
     room = index.trie.room
     if self.changing:
-      room = _enough(room, before and before._base.room)
+      room = enough(room, before and before._base.room)
     rows = room.rows if self.changing else capacity(len(index))
     return _Part.of(index, index.trie, room, rows)
 
@@ -164,6 +184,11 @@ class Placed:
       and len(before.snapshot.base) == first
     ):
       return before._parts[1]
+    return self._built_added(before)
+
+  def _built_added(self, before):
+    index, first = self.snapshot.added, len(self.snapshot.base)
+    there = before is not None and before.changing
     documents = index.trie.documents + np.int32(first)
     trie = dataclasses.replace(index.trie, documents=documents)
     sizes = trie.code_sizes
@@ -176,12 +201,12 @@ class Placed:
     """The bits of all documents that are shown."""
     base, added = self._parts
     shown_N = self.snapshot.shown_N
-    came = Selected.of(added.trie, added.tables, shown_N)
+    came = added.selected(shown_N)
     if before is None or not before._shown or before._base is not base:
-      return Selected.of(base.trie, base.tables, shown_N), came
+      return base.selected(shown_N), came
     there = before._shown[0]
-    now_N = shown_N[: len(base.trie)]
-    was_N = before.snapshot.shown_N[: len(base.trie)]
+    now_N = shown_N[: len(base.index)]
+    was_N = before.snapshot.shown_N[: len(base.index)]
     for seen in (True, False):
       turned = np.flatnonzero((now_N != was_N) & (now_N == seen))
       if len(turned):
@@ -201,14 +226,14 @@ def _kept(values, key, make):
   return value
 
 
-def _enough(needed: Room, before: Room | None) -> Room:
+def enough(needed: Room, before: Room | None) -> Room:
   """Room as before where that is enough, else with some to spare."""
   if before is not None and before.holds(needed):
     return before
   return needed.grown(_SPARE)
 
 
-def _placed_vectors(vectors_ND: np.ndarray, rows: int) -> jax.Array:
+def placed_vectors(vectors_ND: np.ndarray, rows: int) -> jax.Array:
   """Vectors on the device with zeros behind them.
 
   Many are brought a piece at a time: they are there once, and not in a padded

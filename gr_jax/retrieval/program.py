@@ -2,16 +2,21 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.beam import Beams, beam_search
+from gr_jax.decoding.beam import Beams, Anywhere, Join, alone, beam_search, here
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.union import Seen, Tries, parts_of, seen_in
+from gr_jax.decoding.visibility import Visible
 from gr_jax.retrieval.fusion import Weights, fuse
 from gr_jax.types import NO_DOC
+
+# Stands where no trie has what is asked for.
+NO_PART = -1
 
 
 @jax.tree_util.register_dataclass
@@ -87,6 +92,53 @@ def search_program(
   Returns:
     The k best documents, and [B] the documents that were scored.
   """
+  queries_BD, beams = decoded(
+    model,
+    params,
+    tokens_BS,
+    tables,
+    visible,
+    width=width,
+    length=length,
+    renormalised=renormalised,
+  )
+  documents_BC, beams_BC = expand_buckets(
+    beams, tables, candidates, budget, visible
+  )
+  first = parts_of(tables)[0].count
+  dense_BC = dense_scores(queries_BD, vectors, documents_BC, first)
+  return ranked(
+    beams, documents_BC, beams_BC, dense_BC, weights, fusion=fusion, k=k
+  )
+
+
+def decoded(
+  model: Any,
+  params: Any,
+  tokens_BS: jax.Array,
+  tables: Tries,
+  visible: Seen,
+  join: Join = alone,
+  anywhere: Anywhere = here,
+  *,
+  width: int,
+  length: int,
+  renormalised: bool,
+) -> tuple[jax.Array, Beams]:
+  """[B, D] vectors of queries, and their beams.
+
+  Args:
+    model: as `search_program` has it.
+    params: of the model.
+    tokens_BS: the queries.
+    tables: the trie, or several.
+    visible: which documents each query may find; all when None.
+    join: joins what was found with what tries elsewhere have.
+    anywhere: joins the codes that are allowed with those that are elsewhere.
+    width: W, beams.
+    length: L, codes of an identifier.
+    renormalised: whether codes are scored among the allowed ones alone.
+  """
 
   def apply(method, *args):
     return model.apply({'params': params}, *args, method=method)
@@ -94,13 +146,42 @@ def search_program(
   encoding = apply('encode', tokens_BS)
   start = functools.partial(apply, 'start', encoding)
   step = functools.partial(apply, 'decode')
-  beams = beam_search(start, step, tables, width, length, visible, renormalised)
-  documents_BC, beams_BC = expand_buckets(
-    beams, tables, candidates, budget, visible
+  beams = beam_search(
+    start,
+    step,
+    tables,
+    width,
+    length,
+    visible,
+    renormalised,
+    join,
+    anywhere,
   )
+  return encoding.vectors_BD, beams
+
+
+def ranked(
+  beams: Beams,
+  documents_BC: jax.Array,
+  beams_BC: jax.Array,
+  dense_BC: jax.Array,
+  weights: Weights,
+  *,
+  fusion: str,
+  k: int,
+) -> tuple[Candidates, jax.Array]:
+  """The k best of some documents, and how many there are.
+
+  Args:
+    beams: finished beams.
+    documents_BC: in generative order, NO_DOC where there is none.
+    beams_BC: the beam of each.
+    dense_BC: dot products with the queries' vectors.
+    weights: of the parts of a final score.
+    fusion: how the parts are joined.
+    k: documents returned for a query.
+  """
   generative_BC = jnp.take_along_axis(beams.scores_BW, beams_BC, axis=1)
-  first = parts_of(tables)[0].count
-  dense_BC = dense_scores(encoding.vectors_BD, vectors, documents_BC, first)
   scores_BC = fuse(fusion, weights, dense_BC, generative_BC, beams_BC)
   found = _without_empty(
     Candidates(documents_BC, scores_BC, generative_BC, dense_BC, beams_BC)
@@ -160,9 +241,36 @@ def expand_buckets(
     [B, C] document numbers (NO_DOC behind the last) and [B, C] their beams.
   """
   parts, seen = parts_of(tables), seen_in(tables, visible)
-  starts_BY, ends_BY = _pieces(beams, seen)
+  starts_BY, ends_BY = pieces(beams, seen)
+  taken_BC, pieces_BC, firsts_BY = places_of_pieces(
+    ends_BY - starts_BY, candidates, budget
+  )
+  beams_BC, parts_BC = jnp.divmod(pieces_BC, len(parts))
+  places_C = jnp.arange(candidates, dtype=jnp.int32)
+  slots_BC = (
+    jnp.take_along_axis(starts_BY - firsts_BY, pieces_BC, axis=1)
+    + places_C[None, :]
+  )
+  parts_BC = jnp.where(taken_BC, parts_BC, NO_PART)
+  return documents_at(tables, slots_BC, parts_BC, visible), beams_BC
+
+
+def places_of_pieces(
+  sizes_BY: jax.Array, candidates: int, budget: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Where pieces of buckets come to stand, one behind the other.
+
+  Args:
+    sizes_BY: documents of each piece.
+    candidates: C, places.
+    budget: int32, documents taken at most.
+
+  Returns:
+    [B, C] which places are taken, [B, C] the piece of each, and [B, Y] the
+    place of each piece's first document.
+  """
   # A bucket past the budget adds nothing, so sums stay far from overflow.
-  sizes_BY = jnp.minimum(ends_BY - starts_BY, candidates)
+  sizes_BY = jnp.minimum(sizes_BY, candidates)
   until_BY = jnp.cumsum(sizes_BY, axis=1)
   places_C = jnp.arange(candidates, dtype=jnp.int32)
   pieces_BC = jax.vmap(
@@ -170,23 +278,34 @@ def expand_buckets(
   )(until_BY)
   last = until_BY.shape[1] - 1
   taken_BC = (pieces_BC <= last) & (places_C < budget)[None, :]
-  pieces_BC = jnp.minimum(pieces_BC, last)
-  beams_BC, parts_BC = jnp.divmod(pieces_BC, len(parts))
-  before_BY = starts_BY - until_BY + sizes_BY
-  slots_BC = (
-    jnp.take_along_axis(before_BY, pieces_BC, axis=1) + places_C[None, :]
-  )
+  return taken_BC, jnp.minimum(pieces_BC, last), until_BY - sizes_BY
+
+
+def documents_at(
+  tables: Tries, slots_BC: jax.Array, parts_BC: jax.Array, visible: Seen
+) -> jax.Array:
+  """[B, C] documents, NO_DOC where there is none.
+
+  Args:
+    tables: the trie, or several.
+    slots_BC: rows of a trie, or their ranks among what is visible.
+    parts_BC: the trie, NO_PART where there is no document.
+    visible: which documents each query may find; all when None.
+  """
   documents_BC = jnp.full_like(slots_BC, NO_DOC)
+  parts, seen = parts_of(tables), seen_in(tables, visible)
   for number, (part, part_seen) in enumerate(zip(parts, seen, strict=True)):
-    own_BC = taken_BC & (parts_BC == number)
+    own_BC = parts_BC == number
     own_slots_BC = jnp.where(own_BC, slots_BC, 0)
     if part_seen is not None:
       own_slots_BC = part_seen.at_rank(own_slots_BC)
     documents_BC = jnp.where(own_BC, part.documents[own_slots_BC], documents_BC)
-  return documents_BC, beams_BC
+  return documents_BC
 
 
-def _pieces(beams, seen):
+def pieces(
+  beams: Beams, seen: Sequence[Visible | None]
+) -> tuple[jax.Array, jax.Array]:
   """[B, W * tries] bounds of each beam's pieces of a bucket, one a trie.
 
   Rows, or their ranks among what is visible.
@@ -199,10 +318,11 @@ def _pieces(beams, seen):
     )
     for nodes, part in zip(beams.buckets, seen, strict=True)
   ]
-  return (
+  starts_BY, ends_BY = (
     jnp.stack(bound, axis=2).reshape(bound[0].shape[0], -1)
     for bound in zip(*bounds, strict=True)
   )
+  return starts_BY, ends_BY
 
 
 def dense_scores(
