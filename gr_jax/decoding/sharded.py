@@ -147,6 +147,11 @@ def joined_over_devices(found: Extended) -> Extended:
   )
 
 
+def allowed_on_any_device(allowed_BWK: jax.Array) -> jax.Array:
+  """Which codes the tries of any device allow, under shard_map."""
+  return jax.lax.pmax(allowed_BWK.astype(jnp.uint8), PARTS) > 0
+
+
 def _picked(nodes: Nodes, own_BW: jax.Array) -> Nodes:
   """Nodes by number from 1, none for 0."""
   there_BW, places_BW = own_BW > 0, jnp.maximum(own_BW - 1, 0)

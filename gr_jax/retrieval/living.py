@@ -5,6 +5,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+
 from gr_jax.index.changes import Change, Delete, Hide, Show
 from gr_jax.index.living import LivingIndex
 from gr_jax.index.reader import IndexReader
@@ -32,6 +34,7 @@ class LivingSearcher:
     room: int | None = None,
     settings: SearchSettings | None = None,
     changes: Mapping[str, Any] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     """Opens an index; other processes can search it, none can change it.
 
@@ -41,13 +44,14 @@ class LivingSearcher:
         has it.
       settings: how it is searched, instead of what was saved.
       changes: fields of SearchSettings that differ from those.
+      mesh: devices that share the work, as Searcher has it.
     """
     self._following = threading.Lock()
     self.index = LivingIndex(path, room, self._follow)
     snapshot = self.index.snapshot
     self._opened = opened(snapshot.base)
     self.searcher: Searcher = searcher_of(
-      self._opened, snapshot, settings, changes, spare=self.index.room
+      self._opened, snapshot, settings, changes, self.index.room, mesh
     )
 
   def __enter__(self) -> 'LivingSearcher':
@@ -119,6 +123,7 @@ class FollowingSearcher:
     spare: int = 4096,
     settings: SearchSettings | None = None,
     changes: Mapping[str, Any] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     """Opens an index.
 
@@ -127,11 +132,12 @@ class FollowingSearcher:
       spare: documents that may come with no program compiled anew.
       settings: how it is searched, instead of what was saved.
       changes: fields of SearchSettings that differ from those.
+      mesh: devices that share the work, as Searcher has it.
     """
     self._reader = IndexReader(path)
     snapshot = self._reader.snapshot
     self.searcher: Searcher = searcher_of(
-      opened(snapshot.base), snapshot, settings, changes, spare
+      opened(snapshot.base), snapshot, settings, changes, spare, mesh
     )
 
   def refresh(self) -> bool:

@@ -6,6 +6,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
 from gr_jax.index.index import Index
 from gr_jax.index.reader import IndexReader
@@ -90,6 +92,7 @@ def open_searcher(
   verify: bool = False,
   settings: SearchSettings | None = None,
   changes: Mapping[str, Any] | None = None,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Searcher:
   """Opens an index for search, as it is now.
 
@@ -98,9 +101,12 @@ def open_searcher(
     verify: check every byte first.
     settings: instead of those that were saved.
     changes: fields of SearchSettings that differ from those.
+    mesh: devices that share the work, as Searcher has it.
   """
   snapshot = _readable(path, verify).snapshot
-  return searcher_of(opened(snapshot.base), snapshot, settings, changes)
+  return searcher_of(
+    opened(snapshot.base), snapshot, settings, changes, mesh=mesh
+  )
 
 
 def searcher_of(
@@ -109,6 +115,7 @@ def searcher_of(
   settings: SearchSettings | None = None,
   changes: Mapping[str, Any] | None = None,
   spare: int = 0,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Searcher:
   """Searches an opened index.
 
@@ -118,6 +125,7 @@ def searcher_of(
     settings: instead of those that were saved.
     changes: fields of SearchSettings that differ from those.
     spare: documents that may come, as Searcher has it.
+    mesh: devices that share the work, as Searcher has it.
   """
   return Searcher(
     snapshot,
@@ -129,6 +137,7 @@ def searcher_of(
       settings or saved_search(opened.index), **(changes or {})
     ),
     spare,
+    mesh,
   )
 
 

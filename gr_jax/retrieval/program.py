@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.beam import Beams, Anywhere, Join, alone, beam_search, here
+from gr_jax.decoding.beam import Anywhere, Beams, Join, alone, beam_search, here
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.union import Seen, Tries, parts_of, seen_in
 from gr_jax.decoding.visibility import Visible

@@ -1,6 +1,7 @@
 """Searches an index with texts: documents with scores and code paths."""
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,8 +15,10 @@ from gr_jax.decoding.trie import capacity
 from gr_jax.index.filters import Condition
 from gr_jax.index.index import Index
 from gr_jax.index.snapshot import Snapshot
+from gr_jax.retrieval import sharded
 from gr_jax.retrieval.found import Hit, SearchBatch
 from gr_jax.retrieval.placed import Both, ByField, ById, Placed, Selection
+from gr_jax.retrieval.placed_shards import PlacedShards
 from gr_jax.retrieval.program import encode_program, search_program
 from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.types import NO_DOC, UserError
@@ -48,6 +51,7 @@ class Searcher:
     query_length: int,
     settings: SearchSettings,
     spare: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
   ):
     """Brings the index and the parameters to the device.
 
@@ -60,14 +64,27 @@ class Searcher:
       settings: beams, budget, weights.
       spare: documents that may come with no program compiled anew. 0 is for an
         index that does not change: it is searched a little faster.
+      mesh: devices with the axes 'data', along which the queries of a batch
+        are split, and 'model', along which the documents are; one device when
+        None. Batch sizes are raised to multiples of 'data'.
     """
     self.settings = settings
     self._model = model
-    self._params = jax.device_put(dict(params))
+    self._place, self._batch_sizes = Placed, settings.batch_sizes
+    self._program, self._queries = search_program, jnp.asarray
+    copies = jax.device_put
+    if mesh is not None:
+      mesh = sharded.checked_mesh(mesh)
+      self._place = functools.partial(PlacedShards, mesh)
+      self._batch_sizes = sharded.divided_sizes(settings.batch_sizes, mesh)
+      self._program = functools.partial(sharded.sharded_program, mesh=mesh)
+      self._queries = functools.partial(sharded.split_queries, mesh)
+      copies = functools.partial(sharded.copied, mesh)
+    self._params = copies(dict(params))
     self._vocabulary = vocabulary
     self._query_length = query_length
     snapshot = Snapshot.of(index) if isinstance(index, Index) else index
-    self._placed = Placed(snapshot, spare)
+    self._placed = self._place(snapshot, spare)
     self._updating = threading.Lock()
     # What was asked for, to be compiled before new shapes are searched.
     self._asked: set[tuple[int, int, int]] = set()
@@ -81,7 +98,7 @@ class Searcher:
     with self._updating:
       if snapshot is self._placed.snapshot:
         return
-      placed = Placed(snapshot, before=self._placed)
+      placed = self._place(snapshot, before=self._placed)
       if placed.shapes != self._placed.shapes:
         self._compile(placed)
       self._placed = placed
@@ -194,10 +211,12 @@ class Searcher:
 
   def encode(self, texts: Sequence[str]) -> np.ndarray:
     """[B, D] unit vectors of texts as queries, for exact dense search."""
-    parts = [
-      np.asarray(encode_program(self._model, self._params, tokens_BS))[:count]
-      for tokens_BS, count in self._batches(texts)
-    ]
+    parts = []
+    for tokens_BS, count in self._batches(texts):
+      vectors_BD = encode_program(
+        self._model, self._params, self._queries(tokens_BS)
+      )
+      parts.append(np.asarray(vectors_BD)[:count])
     return np.concatenate(parts)
 
   def _batches(self, texts: Sequence[str]) -> Iterator[tuple[np.ndarray, int]]:
@@ -205,7 +224,7 @@ class Searcher:
 
     No text makes one batch of padding: the answer keeps its shape.
     """
-    sizes = self.settings.batch_sizes
+    sizes = self._batch_sizes
     for start in range(0, max(len(texts), 1), sizes[-1]):
       chunk = list(texts[start : start + sizes[-1]])
       count = len(chunk)
@@ -236,12 +255,12 @@ class Searcher:
     most = placed.rows if placed.changing else placed.snapshot.count
     room = min(capacity(settings.budget(most)), placed.rows)
     width = min(settings.beams, placed.rows)
-    ranked, scored_B = search_program(
+    ranked, scored_B = self._program(
       self._model,
       self._params,
       placed.tables,
       placed.vectors,
-      jnp.asarray(tokens_BS),
+      self._queries(tokens_BS),
       jnp.int32(settings.budget(placed.snapshot.count)),
       jax.tree.map(jnp.float32, settings.weights),
       placed.visible(among),
