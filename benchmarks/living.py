@@ -156,6 +156,81 @@ def _searcher(
   )
 
 
+class Run:
+  """An index that is changed and searched, and what that takes.
+
+  Attributes:
+    living: the index.
+    there: ids that should be in it.
+    times: milliseconds of every insertion, deletion and search.
+    folds: versions that were written.
+    found: documents that searches found.
+    foreign: of these, deleted ones.
+  """
+
+  def __init__(self, path: pathlib.Path, made: Documents, beams: int):
+    """Opens the index.
+
+    Args:
+      path: its folder.
+      made: makes documents; the first of them are in it.
+      beams: W.
+    """
+    self.living = LivingIndex(path, when_folded=self._folded)
+    self.there = [f'd{number}' for number in range(made.made)]
+    self.times: dict[str, list[float]] = {
+      'insert': [],
+      'delete': [],
+      'search': [],
+    }
+    self.folds = self.found = self.foreign = 0
+    self._made, self._rng = made, np.random.default_rng(2)
+    self._following = threading.Lock()
+    self._searcher = _searcher(self.living, made, beams)
+    self._search(set())
+    self.times['search'].clear()
+
+  def turn(self, at_once: int) -> None:
+    """Inserts and deletes so many documents, and searches."""
+    insert = self._made.new(at_once)
+    self._timed('insert', lambda: self._apply(insert))
+    self.there += insert.document_ids
+    gone = []
+    places = self._rng.integers(len(self.there) - at_once, size=at_once)
+    for place in places.tolist():
+      gone.append(self.there[place])
+      # The last takes its place: all are as likely to be next.
+      self.there[place] = self.there[-1]
+      self.there.pop()
+    self._timed('delete', lambda: self._apply(Delete(gone)))
+    self._search(set(gone))
+
+  def _search(self, gone):
+    queries = self._rng.integers(4096, size=_QUERIES).astype(str).tolist()
+    hits = self._timed('search', lambda: self._searcher.search(queries, _K))
+    names = [hit.document_id for found in hits for hit in found]
+    self.found += len(names)
+    self.foreign += len(gone & set(names))
+
+  def _timed(self, name, call):
+    begin = time.perf_counter()
+    result = call()
+    self.times[name].append(1e3 * (time.perf_counter() - begin))
+    return result
+
+  def _apply(self, change):
+    self.living.apply(change)
+    self._follow()
+
+  def _follow(self):
+    with self._following:
+      self._searcher.update(self.living.snapshot)
+
+  def _folded(self):
+    self._follow()
+    self.folds += 1
+
+
 def measure(
   documents: int,
   changes: int,
@@ -168,77 +243,34 @@ def measure(
 ) -> dict[str, Any]:
   """Changes and searches; returns what they took and what was lost."""
   made = Documents(codes, length, width)
-  first = made.new(documents)
   path = folder / 'index'
   start = time.perf_counter()
-  _saved(path, first, made.sizes)
+  _saved(path, made.new(documents), made.sizes)
   row: dict[str, Any] = {'build_seconds': time.perf_counter() - start}
-  there = first.document_ids
-  rng = np.random.default_rng(2)
-  times: dict[str, list[float]] = {'insert': [], 'delete': [], 'search': []}
-  searcher: Searcher
-
-  def timed(name, call, *args):
-    begin = time.perf_counter()
-    result = call(*args)
-    times[name].append(1e3 * (time.perf_counter() - begin))
-    return result
-
-  following, folds = threading.Lock(), []
-
-  def follow():
-    with following:
-      searcher.update(living.snapshot)
-
-  def apply(change):
-    living.apply(change)
-    follow()
-
-  def folded():
-    follow()
-    folds.append(1)
-
-  foreign, searched = 0, 0
-  with LivingIndex(path, when_folded=folded) as living:
-    searcher = _searcher(living, made, beams)
-    ask = [str(number) for number in range(_QUERIES)]
-    searcher.search_batch(ask, _K)
+  run = Run(path, made, beams)
+  with run.living as living:
     compiled = program.search_program._cache_size()
-    begin = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(changes // (2 * at_once)):
-      insert = made.new(at_once)
-      timed('insert', apply, insert)
-      there += insert.document_ids
-      # Taken from the end, which is put in their places: all are as likely.
-      gone = []
-      for place in rng.integers(len(there) - at_once, size=at_once).tolist():
-        gone.append(there[place])
-        there[place] = there[-1]
-        there.pop()
-      timed('delete', apply, Delete(gone))
-      ask = rng.integers(4096, size=_QUERIES).astype(str).tolist()
-      hits = timed('search', searcher.search, ask, _K)
-      names = [hit.document_id for found in hits for hit in found]
-      foreign += len(set(names) & set(gone))
-      searched += len(names)
-    row['seconds'] = time.perf_counter() - begin
+      run.turn(at_once)
+    row['seconds'] = time.perf_counter() - start
     living.wait()
     row['programs_compiled'] = program.search_program._cache_size() - compiled
-    row['room'] = living.room
-  row |= {
-    'folds': len(folds),
-    'changes': 2 * at_once * len(times['insert']),
-    'documents_found': searched,
-    'deleted_documents_found': foreign,
-    'documents': len(there),
-  }
-  expected = set(there)
+    row |= {
+      'room': living.room,
+      'folds': run.folds,
+      'changes': 2 * at_once * len(run.times['insert']),
+      'documents_found': run.found,
+      'deleted_documents_found': run.foreign,
+      'documents': len(run.there),
+    }
+  expected = set(run.there)
   for name, index in (
     ('lost_in_memory', living.snapshot.visible()),
     ('lost_on_disk', load_index(path)),
   ):
     row[name] = len(expected ^ set(index.document_ids))
-  for name, each in times.items():
+  for name, each in run.times.items():
     row[f'{name}_milliseconds'] = statistics.median(each)
     row[f'{name}_milliseconds_p99'] = float(np.percentile(each, 99))
   return row

@@ -186,8 +186,14 @@ def test_a_static_index_answers_as_on_one_device(one_shape, data, model, where):
 
 def test_a_saved_index_is_opened_on_a_mesh(tmp_path):
   texts = saved_index.save(tmp_path / 'index')[:7]
+  # Which codes are allowed is known to no device alone.
+  changes = {
+    'batch_sizes': (7,),
+    'renormalised': True,
+    'generative_weight': 0.1,
+  }
   one, spread = (
-    open_searcher(tmp_path / 'index', changes={'batch_sizes': (7,)}, mesh=mesh)
+    open_searcher(tmp_path / 'index', changes=changes, mesh=mesh)
     for mesh in (None, mesh_of(4, 2))
   )
   np.testing.assert_allclose(
@@ -198,6 +204,11 @@ def test_a_saved_index_is_opened_on_a_mesh(tmp_path):
     assert [hit.document_id for hit in mine] == [h.document_id for h in theirs]
     np.testing.assert_allclose(
       [hit.score for hit in mine], [hit.score for hit in theirs], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+      [hit.generative_score for hit in mine],
+      [hit.generative_score for hit in theirs],
+      rtol=1e-5,
     )
 
 
