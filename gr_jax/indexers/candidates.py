@@ -8,7 +8,11 @@ from gr_jax.indexers import interface
 # What an identifier stands for comes out shorter than the vector it was chosen
 # for: for documents that come later those of longer vectors are looked at too,
 # |zhat|^2 in these units.
-LONGER = (1.0, 1.25, 1.5, 1.75)
+LONGER = (1.0, 1.5, 2.0, 3.0)
+# Identifiers of documents that come later err more than those trained with, and
+# stand among the best for queries of others by that alone. They are to be this
+# much longer, |zhat|^2 in the same units, and so to score a little less.
+ASIDE = 1.08
 
 
 def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
@@ -92,7 +96,7 @@ def scored_alike(vectors_BD, codes_BWL, costs_BW, codebooks_LKD, square):
     codes_BWL: from `cheapest_identifiers`, as are
     costs_BW: which say what is no candidate.
     codebooks_LKD: codewords.
-    square: s.
+    square: s; more than that mean for identifiers that are to score less.
 
   Returns:
     [B, L] int32 identifiers.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.indexers.candidates import LONGER, scored_alike
+from gr_jax.indexers.candidates import ASIDE, LONGER, scored_alike
 from gr_jax.indexers.interface import CodeAssignment, given, stand_for
 from gr_jax.indexers.neural import NeuralConfig, NeuralIndexer
 from gr_jax.indexers.product import ProductConfig, ProductIndexer
@@ -373,7 +373,8 @@ class Retriever(nn.Module):
     vectors longer than documents' own, all about as long, and scores by
     distance count the length. The nearest identifiers of vectors as long as
     those and longer are looked at, and the one that scores as the document
-    would is taken, see `candidates.scored_alike`; our reconstruction.
+    would, a little less for all queries, is taken: `candidates.scored_alike`
+    and `candidates.ASIDE`; our reconstruction.
 
     Args:
       vectors_BD: unit vectors from `project` or `encode`.
@@ -386,7 +387,8 @@ class Retriever(nn.Module):
       for longer in LONGER
     ]
     found = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *found)
-    return scored_alike(vectors_BD, *found, self.indexer.codebooks(), square)
+    codebooks_LKD = self.indexer.codebooks()
+    return scored_alike(vectors_BD, *found, codebooks_LKD, ASIDE * square)
 
   def start(self, encoding, width):
     """The decoding state of `width` beams a query, see CodeDecoder.start."""
