@@ -8,6 +8,7 @@ the better-placed beam, then to the lower code.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -191,28 +192,16 @@ def beam_search(
   Returns:
     W beams a query, best first.
   """
-
-  def scored(nodes, scores_BWK, level):
-    if not renormalised:
-      return scores_BWK
-    codes = scores_BWK.shape[-1]
-    allowed_BWK = allowed_codes(tables, nodes, level, codes, visible)
-    lost_BW = normaliser(anywhere(allowed_BWK), scores_BWK)
-    return scores_BWK - lost_BW[..., None]
-
+  scored = functools.partial(
+    _among_allowed if renormalised else _as_they_are, tables, visible, anywhere
+  )
   first = start_fn(1)
   batch = jax.tree.leaves(first)[0].shape[0]
   nothing_B1 = jnp.zeros((batch, 1), jnp.int32)
   scores_B1K, first = step_fn(first, nothing_B1, jnp.int32(0))
   scores_B1K = scored(roots(tables, batch), scores_B1K, 0)
   beams = init(tables, scores_B1K, width, length, visible, join)
-  state = jax.tree.map(
-    lambda leaf, wide: jnp.broadcast_to(
-      leaf, (batch, wide.shape[1], *leaf.shape[2:])
-    ),
-    first,
-    jax.eval_shape(lambda: start_fn(width)),
-  )
+  state = _for_all_beams(first, jax.eval_shape(lambda: start_fn(width)))
 
   def advance(carry, level):
     beams, state = carry
@@ -229,3 +218,27 @@ def beam_search(
 
   (beams, _), _ = jax.lax.scan(advance, (beams, state), jnp.arange(1, length))
   return finish(beams)
+
+
+def _for_all_beams(first, shapes):
+  """The state of the root, for as many beams as the shapes have."""
+  return jax.tree.map(
+    lambda leaf, wide: jnp.broadcast_to(
+      leaf, (leaf.shape[0], wide.shape[1], *leaf.shape[2:])
+    ),
+    first,
+    shapes,
+  )
+
+
+def _as_they_are(tables, visible, anywhere, nodes, scores_BWK, level):
+  del tables, visible, anywhere, nodes, level
+  return scores_BWK
+
+
+def _among_allowed(tables, visible, anywhere, nodes, scores_BWK, level):
+  """Scores of a distribution over the codes that continue each beam."""
+  codes = scores_BWK.shape[-1]
+  allowed_BWK = allowed_codes(tables, nodes, level, codes, visible)
+  lost_BW = normaliser(anywhere(allowed_BWK), scores_BWK)
+  return scores_BWK - lost_BW[..., None]

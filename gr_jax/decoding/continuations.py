@@ -180,10 +180,7 @@ class _Search:
     return Continuations(floor, zeros, zeros, Nodes(zeros, zeros))
 
   def of_one_row(self):
-    """Continuations where no beam has more rows than one: nothing to choose.
-
-    In a large space of identifiers most positions are of this kind.
-    """
+    """Continuations where no beam has more rows than one, which is common."""
     starts_BW, there_BW = self.nodes.starts_BW, self.nodes.sizes_BW > 0
     if self.visible is not None:
       there_BW &= self.visible.rows(starts_BW)
