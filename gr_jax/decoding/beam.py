@@ -4,11 +4,11 @@ At every position the best W of all allowed continuations of all beams survive:
 no beam's continuations are cut beforehand, so the result equals that of a plain
 reference beam search of the same width. The mask comes after the scores, which
 are not renormalised over the allowed codes unless that is asked for. Ties go to
-the better-placed beam, then to the lower code.
+the better-placed beam, then to the lower code. A plan, where there is one,
+changes which of the best continuations survive.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from gr_jax.decoding.allowed import allowed_codes, normaliser, roots
 from gr_jax.decoding.continuations import Nodes
+from gr_jax.decoding.planning import Plan
 from gr_jax.decoding.top_k import FLOOR, rows
 from gr_jax.decoding.union import (
   Extended,
@@ -27,20 +28,44 @@ from gr_jax.decoding.union import (
 )
 from gr_jax.types import NO_DOC
 
-# Joins the best of the tries at hand with the best of others.
-Join = Callable[[Extended], Extended]
-# Joins which codes the tries at hand allow with those that others do.
-Anywhere = Callable[[jax.Array], jax.Array]
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+  """How codes are scored and beams are kept, where not by scores alone.
+
+  Attributes:
+    renormalised: whether the scores of a beam's next codes are made those of
+      a distribution over the allowed ones alone.
+    plan: what chooses among the best besides their scores.
+    join: joins the best of the tries at hand with those of others.
+    anywhere: joins the codes that these tries allow with those of others.
+  """
+
+  renormalised: bool = False
+  plan: Plan | None = None
+  join: Callable[[Extended], Extended] = lambda found: found
+  anywhere: Callable[[jax.Array], jax.Array] = lambda allowed_BWK: allowed_BWK
+
+  def scored(self, tables, nodes, scores_BWK, level, visible):
+    """Scores of the next codes."""
+    if not self.renormalised:
+      return scores_BWK
+    codes = scores_BWK.shape[-1]
+    allowed_BWK = allowed_codes(tables, nodes, level, codes, visible)
+    lost_BW = normaliser(self.anywhere(allowed_BWK), scores_BWK)
+    return scores_BWK - lost_BW[..., None]
+
+  def looked_at(self, width: int) -> int:
+    """Continuations of which `width` are kept."""
+    return self.plan.pool(width) if self.plan else width
+
+  def kept(self, found, tables, width, visible):
+    """The `width` continuations that survive."""
+    found = self.join(found)
+    return self.plan.kept(found, tables, width, visible) if self.plan else found
 
 
-def alone(found: Extended) -> Extended:
-  """There are no others."""
-  return found
-
-
-def here(allowed_BWK: jax.Array) -> jax.Array:
-  """There are no others."""
-  return allowed_BWK
+AS_SCORED = Rules()
 
 
 @jax.tree_util.register_dataclass
@@ -84,7 +109,7 @@ def init(
   width: int,
   length: int,
   visible: Seen = None,
-  join: Join = alone,
+  rules: Rules = AS_SCORED,
 ) -> BeamState:
   """The best first codes.
 
@@ -94,9 +119,10 @@ def init(
     width: beams to keep.
     length: L, codes of an identifier.
     visible: which documents each query may find; all when None.
-    join: joins what was found with what tries elsewhere have.
+    rules: how beams are kept.
   """
-  found = join(first_of_all(tables, scores_B1K, width, visible))
+  found = first_of_all(tables, scores_B1K, rules.looked_at(width), visible)
+  found = rules.kept(found, tables, width, visible)
   codes_BWL = jnp.zeros((*found.codes_BW.shape, length), jnp.int32)
   return BeamState(
     codes_BWL=codes_BWL.at[:, :, 0].set(found.codes_BW),
@@ -112,7 +138,7 @@ def step(
   level: jax.Array | int,
   width: int,
   visible: Seen = None,
-  join: Join = alone,
+  rules: Rules = AS_SCORED,
 ) -> tuple[BeamState, jax.Array]:
   """Extends the beams by one code.
 
@@ -123,15 +149,21 @@ def step(
     level: position of the next code, int32.
     width: beams to keep, whatever their number was.
     visible: which documents each query may find; all when None.
-    join: joins what was found with what tries elsewhere have.
+    rules: how beams are kept.
 
   Returns:
     The extended beams and [B, width] the beam that each of them extends.
   """
   found = best_of_all(
-    tables, beams.nodes, beams.scores_BW, scores_BWK, level, width, visible
+    tables,
+    beams.nodes,
+    beams.scores_BW,
+    scores_BWK,
+    level,
+    rules.looked_at(width),
+    visible,
   )
-  found = join(found)
+  found = rules.kept(found, tables, width, visible)
   codes_BWL = rows(beams.codes_BWL, found.parents_BW)
   extended = BeamState(
     codes_BWL=codes_BWL.at[:, :, level].set(found.codes_BW),
@@ -167,9 +199,7 @@ def beam_search(
   width: int,
   length: int,
   visible: Seen = None,
-  renormalised: bool = False,
-  join: Join = alone,
-  anywhere: Anywhere = here,
+  rules: Rules = AS_SCORED,
 ) -> Beams:
   """The best identifiers of each query under a scoring function.
 
@@ -184,23 +214,21 @@ def beam_search(
     width: W, the number of beams.
     length: L, the number of codes of an identifier.
     visible: which documents each query may find; all when None.
-    renormalised: whether the scores of a beam's next codes are made those of
-      a distribution over the allowed ones alone.
-    join: joins what was found with what tries elsewhere have.
-    anywhere: joins the codes that are allowed with those that are elsewhere.
+    rules: how codes are scored and beams are kept.
 
   Returns:
     W beams a query, best first.
   """
-  scored = functools.partial(
-    _among_allowed if renormalised else _as_they_are, tables, visible, anywhere
-  )
+
+  def scored(nodes, scores_BWK, level):
+    return rules.scored(tables, nodes, scores_BWK, level, visible)
+
   first = start_fn(1)
   batch = jax.tree.leaves(first)[0].shape[0]
   nothing_B1 = jnp.zeros((batch, 1), jnp.int32)
   scores_B1K, first = step_fn(first, nothing_B1, jnp.int32(0))
   scores_B1K = scored(roots(tables, batch), scores_B1K, 0)
-  beams = init(tables, scores_B1K, width, length, visible, join)
+  beams = init(tables, scores_B1K, width, length, visible, rules)
   state = _for_all_beams(first, jax.eval_shape(lambda: start_fn(width)))
 
   def advance(carry, level):
@@ -211,7 +239,7 @@ def beam_search(
     scores_BWK, state = step_fn(state, codes_BW, level)
     scores_BWK = scored(beams.nodes, scores_BWK, level)
     beams, parents_BW = step(
-      beams, tables, scores_BWK, level, width, visible, join
+      beams, tables, scores_BWK, level, width, visible, rules
     )
     state = jax.tree.map(lambda leaf: gather_beams(leaf, parents_BW), state)
     return (beams, state), None
@@ -229,16 +257,3 @@ def _for_all_beams(first, shapes):
     first,
     shapes,
   )
-
-
-def _as_they_are(tables, visible, anywhere, nodes, scores_BWK, level):
-  del tables, visible, anywhere, nodes, level
-  return scores_BWK
-
-
-def _among_allowed(tables, visible, anywhere, nodes, scores_BWK, level):
-  """Scores of a distribution over the codes that continue each beam."""
-  codes = scores_BWK.shape[-1]
-  allowed_BWK = allowed_codes(tables, nodes, level, codes, visible)
-  lost_BW = normaliser(anywhere(allowed_BWK), scores_BWK)
-  return scores_BWK - lost_BW[..., None]

@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from gr_jax.decoding.beam import Anywhere, Beams, Join, alone, beam_search, here
+from gr_jax.decoding.beam import Beams, Rules, beam_search
+from gr_jax.decoding.planning import Plan, Planning
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.decoding.union import Seen, Tries, parts_of, seen_in
 from gr_jax.decoding.visibility import Visible
@@ -50,6 +51,7 @@ class Candidates:
     'candidates',
     'k',
     'renormalised',
+    'planning',
   ),
 )
 def search_program(
@@ -68,6 +70,7 @@ def search_program(
   candidates: int,
   k: int,
   renormalised: bool = False,
+  planning: Planning | None = None,
 ) -> tuple[Candidates, jax.Array]:
   """Searches a batch of queries.
 
@@ -88,25 +91,27 @@ def search_program(
     candidates: C, room for `budget` documents.
     k: documents returned for a query, at most C.
     renormalised: whether codes are scored among the allowed ones alone.
+    planning: how beams are kept besides by their scores.
 
   Returns:
     The k best documents, and [B] the documents that were scored.
   """
+  first = parts_of(tables)[0].count
+
+  def scores_of(queries_BD):
+    return functools.partial(dense_scores, queries_BD, vectors, first=first)
+
+  def rules_of(queries_BD):
+    plan = Plan(planning, scores_of(queries_BD)) if planning else None
+    return Rules(renormalised, plan)
+
   queries_BD, beams = decoded(
-    model,
-    params,
-    tokens_BS,
-    tables,
-    visible,
-    width=width,
-    length=length,
-    renormalised=renormalised,
+    model, params, tokens_BS, tables, visible, rules_of, width, length
   )
   documents_BC, beams_BC = expand_buckets(
     beams, tables, candidates, budget, visible
   )
-  first = parts_of(tables)[0].count
-  dense_BC = dense_scores(queries_BD, vectors, documents_BC, first)
+  dense_BC = scores_of(queries_BD)(documents_BC)
   return ranked(
     beams, documents_BC, beams_BC, dense_BC, weights, fusion=fusion, k=k
   )
@@ -118,12 +123,9 @@ def decoded(
   tokens_BS: jax.Array,
   tables: Tries,
   visible: Seen,
-  join: Join = alone,
-  anywhere: Anywhere = here,
-  *,
+  rules_of: Callable[[jax.Array], Rules],
   width: int,
   length: int,
-  renormalised: bool,
 ) -> tuple[jax.Array, Beams]:
   """[B, D] vectors of queries, and their beams.
 
@@ -133,11 +135,9 @@ def decoded(
     tokens_BS: the queries.
     tables: the trie, or several.
     visible: which documents each query may find; all when None.
-    join: joins what was found with what tries elsewhere have.
-    anywhere: joins the codes that are allowed with those that are elsewhere.
+    rules_of: vectors of the queries -> how beams are kept.
     width: W, beams.
     length: L, codes of an identifier.
-    renormalised: whether codes are scored among the allowed ones alone.
   """
 
   def apply(method, *args):
@@ -153,9 +153,7 @@ def decoded(
     width,
     length,
     visible,
-    renormalised,
-    join,
-    anywhere,
+    rules_of(encoding.vectors_BD),
   )
   return encoding.vectors_BD, beams
 

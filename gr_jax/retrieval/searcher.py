@@ -71,10 +71,15 @@ class Searcher:
     self.settings = settings
     self._model = model
     self._place, self._batch_sizes = Placed, settings.batch_sizes
-    self._program, self._queries = search_program, jnp.asarray
+    self._program = functools.partial(
+      search_program, planning=settings.planning
+    )
+    self._queries = jnp.asarray
     copies = jax.device_put
     if mesh is not None:
       mesh = sharded.checked_mesh(mesh)
+      if settings.planning:
+        raise UserError('planning_weight should be 0 on several devices')
       self._place = functools.partial(PlacedShards, mesh)
       self._batch_sizes = sharded.divided_sizes(settings.batch_sizes, mesh)
       self._program = functools.partial(sharded.sharded_program, mesh=mesh)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gr_jax.decoding.beam import Beams
+from gr_jax.decoding.beam import Beams, Rules
 from gr_jax.decoding.sharded import (
   PARTS,
   QUERIES,
@@ -181,11 +181,11 @@ def _search(
     tokens_BS,
     shards.tries,
     visible,
-    joined_over_devices,
-    allowed_on_any_device,
-    width=width,
-    length=length,
-    renormalised=renormalised,
+    lambda _: Rules(
+      renormalised, join=joined_over_devices, anywhere=allowed_on_any_device
+    ),
+    width,
+    length,
   )
   own_BC, parts_BC, beams_BC = expand_own_buckets(
     beams, shards, candidates, budget, visible

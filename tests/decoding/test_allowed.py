@@ -50,7 +50,7 @@ def search(table, tables, visible, renormalised):
     WIDTH,
     LENGTH,
     visible,
-    renormalised,
+    beam.Rules(renormalised),
   )
 
 

@@ -14,6 +14,7 @@ from gr_jax.decoding.trie import build_trie
 pytestmark = pytest.mark.mesh
 
 PARTS = 8
+OVER_DEVICES = beam.Rules(join=sharded.joined_over_devices)
 # Nodes of few rows, with bitmaps and with lists, in one trie or in a part.
 SIZES = (12, 3000, 5, 40)
 WIDTH, BATCH = 30, 3
@@ -33,14 +34,14 @@ def next_scores(scores_LBK, state, codes_BW, level):
   return jnp.broadcast_to(scores_BK[:, None], shape), state
 
 
-def decode(tables, scores_LBK, join=beam.alone):
+def decode(tables, scores_LBK, rules=beam.AS_SCORED):
   return beam.beam_search(
     lambda beams: jnp.zeros((BATCH, beams)),
     functools.partial(next_scores, scores_LBK),
     tables,
     WIDTH,
     len(SIZES),
-    join=join,
+    rules=rules,
   )
 
 
@@ -51,7 +52,7 @@ def decoders():
   stacked = PartitionSpec(sharded.PARTS)
 
   def of_part(tables, scores_LBK):
-    beams = decode(sharded.own(tables), scores_LBK, sharded.joined_over_devices)
+    beams = decode(sharded.own(tables), scores_LBK, OVER_DEVICES)
     return jax.tree.map(lambda leaf: leaf[None], beams)
 
   spread = jax.shard_map(
