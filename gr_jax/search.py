@@ -19,6 +19,7 @@ _LINES_AT_ONCE = 32
 _SEARCH = {
   'beams': (int, 'identifiers kept while decoding'),
   'documents_scored': (int, 'documents scored for a query at most'),
+  'planning_weight': (float, 'of what is seen beneath a prefix, 0 for none'),
   'dense_weight': (float, 'of the dot product of the vectors'),
   'fusion': (str, 'log_linear or reciprocal: how the identifier counts'),
   'generative_weight': (float, "of the identifier's score (log_linear)"),

@@ -140,10 +140,11 @@ def change_of(corpus, kind, count):
   return {'hide': Hide, 'show': Show}[kind](names)
 
 
-def assert_found_as_built(living, built, among=None):
+def assert_found_as_built(living, built, among=None, **changes):
   """The same documents with the same scores."""
   found = living.search_batch(QUERIES, 20, among)
-  expected = searcher_over(built, spare=1).search_batch(QUERIES, 20)
+  fresh = searcher_over(built, spare=1, **changes)
+  expected = fresh.search_batch(QUERIES, 20)
   ids, built_ids = living.document_ids, built.document_ids
   for query in range(len(QUERIES)):
     names = [ids[d] for d in found.documents_BC[query] if d != NO_DOC]
@@ -195,6 +196,24 @@ def test_after_any_changes_it_finds_what_a_new_index_finds(
   if corpus.there:
     selection = living.select(where=where)
     assert_found_as_built(living, corpus.index(fitting.__contains__), selection)
+
+
+def test_planning_after_changes_finds_what_a_new_index_finds(one_shape):
+  # With all documents beneath a prefix looked at: each trie has its own.
+  plan = {
+    'beams': 4,
+    'planning_weight': 3.0,
+    'planning_pool': 3,
+    'planning_documents': 160,
+  }
+  corpus = Corpus(3)
+  corpus.put(corpus.new(60))
+  snapshot = Snapshot.of(corpus.index())
+  living = searcher_over(snapshot, spare=100, **plan)
+  for kind in ('insert', 'delete', 'hide', 'replace'):
+    snapshot = snapshot.apply(change_of(corpus, kind, 20))
+    living.update(snapshot)
+    assert_found_as_built(living, corpus.index(), **plan)
 
 
 def test_changes_compile_nothing():

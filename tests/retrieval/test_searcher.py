@@ -1,9 +1,12 @@
 """The searcher against numpy, over a toy model."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import toy_retriever as toy
 
+from gr_jax.decoding import planning
 from gr_jax.decoding.top_k import FLOOR
 from gr_jax.index.index import Index
 from gr_jax.retrieval import program
@@ -234,3 +237,44 @@ def test_renormalised_scores_share_all_probability_among_the_documents():
       )
     }
     assert np.exp(list(of_identifier.values())).sum() == pytest.approx(1)
+
+
+def test_planning_over_all_documents_is_exact_dense_search():
+  index = toy.make_index()
+  exact = query_vectors() @ index.vectors_ND.astype(np.float32).T
+  settings = {'beams': 5, 'fraction': 1.0, 'generative_weight': 0.0}
+  everything = {
+    'planning_weight': 1e4,
+    'planning_pool': 50,
+    'planning_documents': 200,
+  }
+  found = make_searcher(index, **settings, **everything).search_batch(
+    QUERIES, 5
+  )
+  np.testing.assert_array_equal(
+    found.documents_BC, np.argsort(-exact, axis=1, kind='stable')[:, :5]
+  )
+  plain = make_searcher(index, **settings).search_batch(QUERIES, 5)
+  assert (plain.documents_BC != found.documents_BC).any()
+
+
+def test_a_search_without_planning_looks_at_no_documents():
+  settings = SearchSettings()
+  assert settings.planning is None
+  with mock.patch.object(planning.Plan, 'kept', side_effect=AssertionError):
+    searcher = make_searcher(toy.make_index(), beams=6)
+    searcher.search_batch(QUERIES, 6)
+
+
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('planning_weight', -1.0),
+    ('planning_weight', float('nan')),
+    ('planning_pool', 0),
+    ('planning_documents', 0),
+  ],
+)
+def test_impossible_planning_is_refused(field, value):
+  with pytest.raises(UserError, match=field):
+    SearchSettings(**{field: value})
