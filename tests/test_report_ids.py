@@ -261,7 +261,7 @@ def test_an_old_version_that_is_damaged_is_refused(run_dir):
   with pytest.raises(UserError, match=r'codes\.npy should have'):
     report_ids.report_ids(run_dir / 'index', old)
   (old / 'manifest.json').write_text('{')
-  with pytest.raises(UserError, match='damaged'):
+  with pytest.raises(UserError, match=r'manifest\.json is no JSON'):
     report_ids.report_ids(run_dir / 'index', old)
 
 

@@ -96,9 +96,9 @@ def search_program(
   Returns:
     The k best documents, and [B] the documents that were scored.
   """
-  first = parts_of(tables)[0].count
 
   def scores_of(queries_BD):
+    first = parts_of(tables)[0].count
     return functools.partial(dense_scores, queries_BD, vectors, first=first)
 
   def rules_of(queries_BD):
@@ -108,13 +108,9 @@ def search_program(
   queries_BD, beams = decoded(
     model, params, tokens_BS, tables, visible, rules_of, width, length
   )
-  documents_BC, beams_BC = expand_buckets(
-    beams, tables, candidates, budget, visible
-  )
-  dense_BC = scores_of(queries_BD)(documents_BC)
-  return ranked(
-    beams, documents_BC, beams_BC, dense_BC, weights, fusion=fusion, k=k
-  )
+  buckets = expand_buckets(beams, tables, candidates, budget, visible)
+  dense_BC = scores_of(queries_BD)(buckets[0])
+  return ranked(beams, *buckets, dense_BC, weights, fusion=fusion, k=k)
 
 
 def decoded(

@@ -21,7 +21,9 @@ from gr_jax import evaluate, insert, run_folder, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.evaluation import controls
 from gr_jax.evaluation.run_files import read_run
+from gr_jax.index.changes import Delete
 from gr_jax.index.reader import load_index
+from gr_jax.index.snapshot import Snapshot
 from gr_jax.retrieval import opening
 from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.settings import to_json
@@ -205,7 +207,9 @@ def test_an_index_with_new_documents_asks_for_their_folder(run_dir, grown):
 
 def test_a_control_without_the_new_documents_is_refused(run_dir, grown):
   index = load_index(run_dir / 'index')
-  searcher = types.SimpleNamespace(document_ids=list(index.document_ids)[:30])
+  gone = Delete(list(index.document_ids)[30:])
+  snapshot = Snapshot.of(index).apply(gone)
+  searcher = types.SimpleNamespace(snapshot=snapshot)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(opening, 'open_searcher', lambda *_, **__: searcher)
     with pytest.raises(
