@@ -76,7 +76,8 @@ def change_index(
       if names:
         distinct = list(dict.fromkeys(names))
         living.apply(kind(distinct))
-        done.append(f'{what} {len(distinct):,} documents')
+        plural = 's' if len(distinct) > 1 else ''
+        done.append(f'{what} {len(distinct):,} document{plural}')
     if fold:
       done.append(f'wrote {living.fold()}')
     snapshot = living.snapshot
