@@ -108,6 +108,8 @@ class LivingIndex:
     with self._folding, contextlib.ExitStack() as held:
       with self._changing:
         before, done = self._snapshot, len(self._since)
+      # Damage must not get checksums that fit it.
+      manifest.verify_files(before.base.directory, before.base.manifest)
       index = before.folded()
       with versions.next_version(self.path) as building:
         _write(index, building)

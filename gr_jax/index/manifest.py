@@ -101,6 +101,17 @@ def read_manifest(
   return manifest
 
 
+def verify_files(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:
+  """Checks every byte of a version that was opened already.
+
+  Args:
+    directory: the version.
+    manifest: of it.
+  """
+  for name, entry in manifest['files'].items():
+    _check_file(directory / name, entry, verify=True)
+
+
 def read_object(path: pathlib.Path) -> dict[str, Any]:
   """The JSON object in a file."""
   try:

@@ -1,6 +1,8 @@
 """Opens an index with the changes since it was built, and follows it."""
 
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
 from gr_jax.index import versions
 from gr_jax.index.index import Index
@@ -50,8 +52,9 @@ class IndexReader:
           raise
 
   def _read(self) -> None:
-    for change in self.log.new():
-      self.snapshot = self.snapshot.apply(change)
+    with _damage_is_named(self.log.path.parent):
+      for change in self.log.new():
+        self.snapshot = self.snapshot.apply(change)
 
 
 def load_index(path: pathlib.Path, verify: bool = False) -> Index:
@@ -61,4 +64,18 @@ def load_index(path: pathlib.Path, verify: bool = False) -> Index:
     path: the folder of all versions.
     verify: check every byte first.
   """
-  return IndexReader(path, verify).snapshot.folded()
+  reader = IndexReader(path, verify)
+  with _damage_is_named(reader.log.path.parent):
+    return reader.snapshot.folded()
+
+
+@contextlib.contextmanager
+def _damage_is_named(directory: pathlib.Path) -> Iterator[None]:
+  """Refuses elements that no build has written, where they are looked at."""
+  try:
+    yield
+  except (ValueError, IndexError) as error:
+    raise UserError(
+      f'{directory} has files that do not go together ({error}): build the '
+      'index again'
+    ) from error

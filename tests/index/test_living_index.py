@@ -390,3 +390,32 @@ def test_killed_while_it_folds_it_has_every_change(tmp_path):
   assert numbers.count(1) > 5 and numbers == sorted(numbers)
   killed = [number for code, number in whole if code]
   assert len(killed) >= 9 and max(killed) > 1
+
+
+def test_damage_is_not_folded(tmp_path, monkeypatch):
+  path = tmp_path / 'index'
+  save(path)
+  monkeypatch.setattr(living.manifest, 'SMALL_FILE', 0)
+  vectors = path / 'v000001' / 'vectors.npy'
+  whole = vectors.read_bytes()
+  with LivingIndex(path) as index:
+    index.apply(SOME[0])
+    vectors.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=r'vectors\.npy is damaged'):
+      index.fold()
+    vectors.write_bytes(whole)
+    index.apply(SOME[1])
+    index.fold()
+  assert len(load_index(path, verify=True)) == 31
+
+
+def test_codes_that_are_damaged_are_refused_where_changes_are_read(
+  tmp_path, monkeypatch
+):
+  path = tmp_path / 'index'
+  written_log(path)
+  monkeypatch.setattr(living.manifest, 'SMALL_FILE', 0)
+  codes = path / 'v000001' / 'codes.npy'
+  codes.write_bytes(codes.read_bytes()[:-2] + b'\xff\xff')
+  with pytest.raises(UserError, match='do not go together'):
+    load_index(path)
