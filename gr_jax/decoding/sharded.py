@@ -20,7 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gr_jax.decoding.continuations import Nodes
 from gr_jax.decoding.top_k import FLOOR, rows
 from gr_jax.decoding.trie import Room, TrieTables
-from gr_jax.decoding.union import Extended
+from gr_jax.decoding.union import Extended, as_before
 
 # Mesh axis along which the documents are cut, and that of the queries.
 PARTS = 'model'
@@ -125,7 +125,7 @@ def joined_over_devices(found: Extended) -> Extended:
     dimension=1,
     num_keys=3,
   )
-  again_BX = _as_before(parents_BX) & _as_before(codes_BX)
+  again_BX = as_before(parents_BX) & as_before(codes_BX)
   # Those of no continuation are many, and are not looked at.
   kept_BX = jnp.cumsum(
     ~again_BX | (least_BX >= -FLOOR), axis=1, dtype=jnp.int32
@@ -158,9 +158,3 @@ def _picked(nodes: Nodes, own_BW: jax.Array) -> Nodes:
   return jax.tree.map(
     lambda bounds_BW: jnp.where(there_BW, rows(bounds_BW, places_BW), 0), nodes
   )
-
-
-def _as_before(array_BX):
-  """Whether each stands behind its equal."""
-  same_BX = array_BX[:, 1:] == array_BX[:, :-1]
-  return jnp.pad(same_BX, ((0, 0), (1, 0)))

@@ -143,7 +143,7 @@ def joined(width: int, found: Sequence[Continuations]) -> Extended:
     num_keys=3,
   )
   there_BX = least_BX < -FLOOR
-  again_BX = there_BX & _as_before(parents_BX) & _as_before(codes_BX)
+  again_BX = there_BX & as_before(parents_BX) & as_before(codes_BX)
   # The place of each kept one's first entry.
   kept_BX = jnp.cumsum(~again_BX, axis=1, dtype=jnp.int32)
   places_W = jnp.arange(1, width + 1, dtype=jnp.int32)
@@ -178,8 +178,8 @@ def _alone(found: Continuations, parts: int) -> Extended:
   return Extended(found.scores_BW, found.parents_BW, found.codes_BW, nodes)
 
 
-def _as_before(array_BX):
-  """Whether each stands behind its equal."""
+def as_before(array_BX: jax.Array) -> jax.Array:
+  """[B, X] bool, which stand behind their equals."""
   same_BX = array_BX[:, 1:] == array_BX[:, :-1]
   return jnp.pad(same_BX, ((0, 0), (1, 0)))
 

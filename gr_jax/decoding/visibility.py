@@ -192,19 +192,6 @@ def bits_of(selections: Sequence[Selected]) -> tuple[np.ndarray, ...]:
   return tuple(np.stack(part) for part in zip(*parts, strict=True))
 
 
-def stacked(
-  selections: Sequence[Selected], chosen_B: np.ndarray | jax.Array
-) -> Visible:
-  """Selections on the device.
-
-  Args:
-    selections: of documents of one trie.
-    chosen_B: the selection of each query.
-  """
-  arrays = map(jax.device_put, bits_of(selections))
-  return Visible(jnp.asarray(chosen_B, jnp.int32), *arrays)
-
-
 def visible(
   trie: Trie, tables: TrieTables, documents_FN: np.ndarray, chosen_B: np.ndarray
 ) -> Visible:
@@ -217,7 +204,8 @@ def visible(
     chosen_B: the selection of each query.
   """
   selections = [Selected.of(trie, tables, seen_N) for seen_N in documents_FN]
-  return stacked(selections, chosen_B)
+  arrays = map(jax.device_put, bits_of(selections))
+  return Visible(jnp.asarray(chosen_B, jnp.int32), *arrays)
 
 
 def _packed(bits_N: np.ndarray, room: int) -> np.ndarray:
