@@ -63,18 +63,12 @@ class OpenedIndex:
   saved: Mapping[str, Any]
 
 
-def open_index(path: pathlib.Path, verify: bool = False) -> OpenedIndex:
-  """Opens an index as it is now, built again where it has changed.
+def opened(index: Index) -> OpenedIndex:
+  """What made a saved index, all of it inside it.
 
   Args:
-    path: the folder of all versions.
-    verify: check every byte first.
+    index: of a version.
   """
-  return opened(_readable(path, verify).snapshot.folded())
-
-
-def opened(index: Index) -> OpenedIndex:
-  """The same of a saved index that was read already."""
   vocabulary = load_vocabulary(index.vocabulary_directory)
   index.check_vocabulary(vocabulary)
   saved = index.settings()
