@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gr_jax.index.reader import load_index
+from gr_jax.index.reader import IndexReader
 from gr_jax.types import UserError, near_miss
 
 # random_ids: codes drawn at random, so that what is left is memorisation.
@@ -97,7 +97,7 @@ def check_inputs(folder: Path, inputs_sha256: Mapping[str, str]) -> None:
     folder: RUN/controls/NAME with its index.
     inputs_sha256: of the run's index.
   """
-  found = load_index(folder / 'index').manifest['inputs_sha256']
+  found = IndexReader(folder / 'index').snapshot.base.manifest['inputs_sha256']
   changed = [name for name in found if found[name] != inputs_sha256[name]]
   if changed:
     raise UserError(
