@@ -235,6 +235,23 @@ def test_changes_compile_nothing():
   assert program.search_program._cache_size() == compiled
 
 
+def test_larger_tables_are_compiled_for_before_they_are_searched():
+  corpus = Corpus(4)
+  corpus.put(corpus.new(100))
+  snapshot = Snapshot.of(corpus.index())
+  living = searcher_over(snapshot, spare=10)
+  among = [living.select(where={'tenant': 'acme'}), *[None] * 5]
+  living.search(QUERIES, 5, among)
+  compiled = program.search_program._cache_size()
+  snapshot = snapshot.apply(change_of(corpus, 'insert', 300))
+  living.update(Snapshot.of(snapshot.folded()))
+  grown = program.search_program._cache_size()
+  assert grown > compiled
+  living.search(QUERIES, 5, among)
+  assert program.search_program._cache_size() == grown
+  assert living.documents == 400
+
+
 def test_a_query_finds_what_it_may(one_shape):
   corpus = Corpus(1)
   corpus.put(corpus.new(150))
