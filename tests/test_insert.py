@@ -24,6 +24,7 @@ from gr_jax import insert
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.decoding.trie import ARRAYS, build_trie
 from gr_jax.index import manifest
+from gr_jax.index.changes import Delete
 from gr_jax.index.index import Index
 from gr_jax.index.living import LivingIndex
 from gr_jax.index.reader import load_index
@@ -235,6 +236,23 @@ def test_documents_are_replaced_where_that_is_asked_for(saved, tmp_path):
   assert index.document_ids[len(texts) - 1] == 'd7'
   assert index.snippets[len(texts) - 1] == texts[0]
   assert index.fields.select({'tenant': 'acme'}).sum() == 1
+
+
+def test_documents_come_where_none_is_left_that_training_saw(tmp_path):
+  path = tmp_path / 'index'
+  texts = save_frozen_bert(path)
+  insert.insert(path, write_corpus(tmp_path / 'new.jsonl', texts[:2]))
+  with LivingIndex(path) as living:
+    living.apply(Delete([f'd{row}' for row in range(len(texts))]))
+    living.fold()
+  later = write_corpus(tmp_path / 'later.jsonl', texts[2:4], first=2)
+  assert insert.insert(path, later).total == 4
+  with LivingIndex(path) as living:
+    living.apply(Delete([f'new{row}' for row in range(4)]))
+    living.fold()
+  assert open_searcher(path).search(texts[:1], 3) == [[]]
+  with pytest.raises(UserError, match='holds no document, by whose'):
+    insert.insert(path, later)
 
 
 def test_an_index_of_format_2_is_searched_and_takes_no_documents(

@@ -73,8 +73,9 @@ class Snapshot:
     rows = came.astype(np.int64)
     missing = np.flatnonzero(rows == NO_DOC)
     found = self.base.rows_of([document_ids[place] for place in missing])
-    gone = self.states_N[np.maximum(found, 0)] == DELETED
-    rows[missing] = np.where(gone, NO_DOC, found)
+    there = found != NO_DOC
+    there[there] = self.states_N[found[there]] != DELETED
+    rows[missing] = np.where(there, found, NO_DOC)
     return rows
 
   def select(self, where: Mapping[str, Condition]) -> np.ndarray:

@@ -105,7 +105,7 @@ def encoded(
     model.model,
     model.params,
     vectors_ND,
-    index.codes_NL[_trained_with(index.new_N)],
+    index.codes_NL[_trained_with(index.directory, index.new_N)],
   )
   # As when a corpus is indexed: what is nothing to filter by is left out.
   documents = [
@@ -165,9 +165,18 @@ def _distinct(codes_XL):
   return len(np.unique(codes_XL, axis=0))
 
 
-def _trained_with(new_N: np.ndarray) -> np.ndarray:
-  """Rows of documents that training saw, evenly taken where there are many."""
+def _trained_with(directory: pathlib.Path, new_N: np.ndarray) -> np.ndarray:
+  """Rows of documents that training saw, evenly taken where there are many.
+
+  Where none of them is left, rows of those that came later.
+  """
+  if not len(new_N):
+    raise UserError(
+      f'{directory} holds no document, by whose identifier new ones would be '
+      'made: build the index again with python -m gr_jax.index_corpus'
+    )
   rows_N = np.flatnonzero(~np.asarray(new_N))
+  rows_N = rows_N if len(rows_N) else np.arange(len(new_N))
   return rows_N[:: -(-len(rows_N) // _SAMPLE)]
 
 

@@ -8,7 +8,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import toy_retriever as toy
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gr_jax.decoding import trie
@@ -167,10 +167,13 @@ KINDS = ('insert', 'insert', 'replace', 'delete', 'hide', 'show', 'fold')
   deadline=None,
   suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example(
+  seed=0, steps=[('delete', 60), ('fold', 1), ('insert', 30), ('delete', 3)]
+)
 @given(
   seed=st.integers(0, 2**31),
   steps=st.lists(
-    st.tuples(st.sampled_from(KINDS), st.integers(1, 40)), max_size=9
+    st.tuples(st.sampled_from(KINDS), st.integers(1, 70)), max_size=9
   ),
 )
 def test_after_any_changes_it_finds_what_a_new_index_finds(
