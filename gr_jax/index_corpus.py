@@ -4,7 +4,6 @@ python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
 """
 
 import argparse
-import collections
 import pathlib
 
 from gr_jax import entry
@@ -137,19 +136,14 @@ def _shown(collection, prepared):
       'prepared: bring back the former, or train in another RUN_DIR'
     )
   titles, snippets, metadata = [], [], []
-  left_out = collections.Counter()
   for document in collection.documents():
     titles.append(document.title)
     snippets.append(document.text[:SNIPPET_LENGTH])
-    kept, left = usable(document.metadata)
-    metadata.append(kept)
-    left_out.update(left)
-  for name, count in left_out.most_common():
-    print(
-      f'{name!r} of {count:,} documents is nothing to filter by: expected '
-      'text, a number, true, false, or a list or an object of these'
-    )
-  return titles, snippets, metadata
+    metadata.append(document.metadata)
+  kept, lines = usable(metadata)
+  for line in lines:
+    print(line)
+  return titles, snippets, kept
 
 
 def _fitted(searcher, collection):

@@ -225,12 +225,15 @@ def test_training_inputs_stay(tmp_path):
   assert grown.settings() == read.settings()
 
 
-def test_documents_are_replaced_where_that_is_asked_for(saved, tmp_path):
+def test_documents_are_replaced_where_that_is_asked_for(
+  saved, tmp_path, caplog
+):
   path, texts = saved
   corpus = tmp_path / 'new.jsonl'
-  line = json.dumps({'_id': 'd7', 'text': texts[0], 'tenant': 'acme'})
-  corpus.write_text(line + '\n')
+  record = {'_id': 'd7', 'text': texts[0], 'tenant': 'acme', 'by': [{'n': 1}]}
+  corpus.write_text(json.dumps(record) + '\n')
   found = insert.insert(path, corpus, replaces=True)
+  assert "'by' of 1 documents is nothing to filter by" in caplog.text
   assert (found.documents, found.total) == (1, len(texts))
   index = load_index(path)
   assert index.document_ids[len(texts) - 1] == 'd7'

@@ -5,11 +5,12 @@ behind each other in the same files, so that an index of a thousand fields opens
 no more files than one of three.
 """
 
+import collections
 import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -244,18 +245,31 @@ def _joined(
 
 
 def usable(
-  metadata: Mapping[str, object],
-) -> tuple[dict[str, object], list[str]]:
-  """What of a document's metadata can be fields, and the names of the rest."""
-  kept, left = {}, []
-  for name, value in metadata.items():
-    try:
-      Fields.build([{name: value}])
-    except UserError:
-      left.append(name)
-    else:
-      kept[name] = value
-  return kept, left
+  metadata: Iterable[Mapping[str, object]],
+) -> tuple[list[dict[str, object]], list[str]]:
+  """What of documents' metadata can be fields, and a line on each of the rest.
+
+  Args:
+    metadata: one mapping a document.
+  """
+  kept: list[dict[str, object]] = []
+  left: collections.Counter[str] = collections.Counter()
+  for mapping in metadata:
+    kept.append({})
+    for name, value in mapping.items():
+      try:
+        for _, part, each in _flat([{name: value}]):
+          _checked(each, 0, part)
+      except UserError:
+        left[name] += 1
+      else:
+        kept[-1][name] = value
+  lines = [
+    f'{name!r} of {count:,} documents is nothing to filter by: expected text, '
+    'a number, true, false, or a list or an object of these'
+    for name, count in left.most_common()
+  ]
+  return kept, lines
 
 
 def _flat(

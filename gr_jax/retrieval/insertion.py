@@ -4,6 +4,7 @@ Nothing is trained: the model and the vocabulary inside the index serve.
 """
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -108,9 +109,12 @@ def encoded(
     index.codes_NL[_trained_with(index.directory, index.new_N)],
   )
   # As when a corpus is indexed: what is nothing to filter by is left out.
+  kept, lines = usable(document.metadata for document in documents)
+  for line in lines:
+    logging.getLogger(__name__).warning('%s', line)
   documents = [
-    dataclasses.replace(document, metadata=usable(document.metadata)[0])
-    for document in documents
+    dataclasses.replace(document, metadata=metadata)
+    for document, metadata in zip(documents, kept, strict=True)
   ]
   return Insert.of(documents, codes_NL, vectors_ND, replaces)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from gr_jax.index.fields import Fields
+from gr_jax.index.fields import Fields, usable
 from gr_jax.index.filters import Between
 from gr_jax.types import UserError
 
@@ -248,3 +248,30 @@ def test_fields_of_other_documents(tmp_path):
   Fields.build([{'a': 'x'}]).save(tmp_path)
   with pytest.raises(UserError, match='is of 1 documents, the index has 2'):
     Fields.load(tmp_path, 2)
+
+
+def test_what_cannot_be_a_field_is_named_and_the_rest_is_kept():
+  metadata = {
+    'tenant': 'acme',
+    'year': 2020,
+    'none': None,
+    'source': {'language': 'en', 'tags': ['a', 'b']},
+    'authors': [{'name': 'A'}],
+    'ratio': float('nan'),
+    'deep': {'list': [[1]], 'fine': 1},
+  }
+  (kept, _), lines = usable([metadata, {'authors': [{}]}])
+  left = ['authors', 'ratio', 'deep']
+  assert [line.partition(':')[0] for line in lines] == [
+    "'authors' of 2 documents is nothing to filter by",
+    "'ratio' of 1 documents is nothing to filter by",
+    "'deep' of 1 documents is nothing to filter by",
+  ]
+  assert kept == {k: v for k, v in metadata.items() if k not in left}
+  fields = Fields.build([kept])
+  assert set(fields.columns) == {
+    'tenant', 'year', 'source.language', 'source.tags'
+  }  # fmt: skip
+  for name in left:
+    with pytest.raises(UserError, match=name):
+      Fields.build([{name: metadata[name]}])
