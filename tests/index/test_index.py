@@ -253,23 +253,10 @@ def test_killed_builds_never_show(tmp_path):
   path = tmp_path / 'index'
   save(path, make_index(10))
   script = textwrap.dedent("""
-    import os, pathlib, signal, sys
-    from gr_jax.index import versions
+    import pathlib, sys
     sys.path.insert(0, sys.argv[1])
-    import test_index
-    left = int(sys.argv[3])
-    def fatal(name, place):
-      real = getattr(place, name)
-      def wrapped(*args, **kwargs):
-        global left
-        left -= 1
-        if left < 0:
-          os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **kwargs)
-      setattr(place, name, wrapped)
-    fatal('sync', versions)
-    fatal('rename', pathlib.Path)
-    fatal('replace', pathlib.Path)
+    import fatal_steps, test_index
+    fatal_steps.die_before(int(sys.argv[3]))
     test_index.save(pathlib.Path(sys.argv[2]), test_index.make_index(20))
   """)
   here = pathlib.Path(__file__).parent

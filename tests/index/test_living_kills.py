@@ -71,27 +71,15 @@ def test_killed_at_any_moment_it_has_every_acknowledged_change(tmp_path):
 
 
 FOLD = textwrap.dedent("""
-  import os, pathlib, signal, sys
+  import pathlib, sys
   sys.path.insert(0, sys.argv[1])
+  import fatal_steps
   import test_living_index as t
-  from gr_jax.index import versions
   from gr_jax.index.living import LivingIndex
-  path, left = pathlib.Path(sys.argv[2]), int(sys.argv[3])
-  def fatal(name, place):
-    real = getattr(place, name)
-    def wrapped(*args, **kwargs):
-      global left
-      left -= 1
-      if left < 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-      return real(*args, **kwargs)
-    setattr(place, name, wrapped)
-  with LivingIndex(path) as index:
+  with LivingIndex(pathlib.Path(sys.argv[2])) as index:
     for change in t.SOME[:3] if index.snapshot.rows_of(['d3'])[0] >= 0 else ():
       index.apply(change)
-    fatal('sync', versions)
-    fatal('rename', pathlib.Path)
-    fatal('replace', pathlib.Path)
+    fatal_steps.die_before(int(sys.argv[3]))
     write = t.living._write
     def slow(folded, directory):
       # What comes while a version is written.
