@@ -2,12 +2,15 @@
 
 python -m gr_jax.prepare --gin_file=gin/runs/quickstart.gin --gin.DATA_DIR=PATH
 python -m gr_jax.prepare --settings=FILE.json --output=DIR
+python -m gr_jax.prepare --gin_file=... --plan=DIR
 
-Training runs the second form by itself when examples are missing or stale.
+Training runs the second form by itself when examples are missing or stale. The
+third writes what workers make the seqio Tasks from (docs/data.md).
 """
 
 import argparse
 import atexit
+import dataclasses
 import importlib.util
 import json
 import os
@@ -41,7 +44,20 @@ def main(arguments: list[str]) -> int:
     metavar='ID',
     help='collection to write to the data_dir of --settings first',
   )
+  parser.add_argument(
+    '--plan', metavar='PATH', help='folder of the plan to write, nothing else'
+  )
+  parser.add_argument(
+    '--with_documents',
+    action='store_true',
+    help='with --plan: Tasks give queries with the tokens of their documents',
+  )
   flags, overrides = entry.parse_arguments(parser, arguments)
+  if flags.with_documents and not flags.plan:
+    raise UserError('--with_documents says what the Tasks of a --plan give')
+  if flags.plan:
+    _plan(flags, overrides)
+    return 0
   apart = flags.settings or flags.output or flags.ir_datasets
   if flags.gin_file and not apart:
     _prepare_run(flags.gin_file, overrides)
@@ -52,6 +68,29 @@ def main(arguments: list[str]) -> int:
       '--output'
     )
   return _prepare_apart(flags.settings, flags.output, flags.ir_datasets)
+
+
+def _plan(flags, overrides: list[str]) -> None:
+  """Writes the plan of a collection for workers elsewhere."""
+  from gr_jax.data.plan_files import write_plan
+
+  if bool(flags.gin_file) == bool(flags.settings) or flags.output:
+    raise UserError('--plan takes either --gin_file or --settings, no --output')
+  if flags.settings:
+    settings = _read_settings(flags.settings)
+  else:
+    from gr_jax import configuration, run_settings
+
+    configuration.parse(flags.gin_file, overrides)
+    run = configuration.build(run_settings.RunSettings)
+    run_dir = pathlib.Path(run.run_dir).absolute()
+    folder, _ = run_settings.collection_arguments(run, run_dir)
+    settings = dataclasses.replace(run.preparation, data_dir=str(folder))
+  plan = write_plan(settings, flags.plan, flags.with_documents)
+  shards = {
+    kind: plan.shards(kind) for kind in ('corpus', *plan.settings.sources)
+  }
+  print(f'{flags.plan}: shards of the Tasks: {shards}')
 
 
 def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
@@ -75,20 +114,7 @@ def _prepare_apart(
     raise UserError(
       f"preparation needs {', '.join(missing)}: pip install 'gr_jax[prepare]'"
     )
-  from gr_jax import settings as registry
-  from gr_jax.data.preparation_settings import PreparationSettings
-
-  registry.register(PreparationSettings)
-  try:
-    data = json.loads(pathlib.Path(settings_path).read_text('utf-8'))
-  except (OSError, ValueError) as error:
-    raise UserError(f'{settings_path}: no settings: {error}') from error
-  settings = registry.from_json(data, settings_path)
-  if not isinstance(settings, PreparationSettings):
-    raise UserError(
-      f'{settings_path}: expected PreparationSettings, got '
-      f'{type(settings).__name__}'
-    )
+  settings = _read_settings(settings_path)
   # Before TensorFlow: it says a line or two about every processor, and its
   # kernels do nothing here but carry strings. Errors still come through. Both
   # are set firmly: JAX sets the level to 1 for itself, and what oneDNN says is
@@ -113,6 +139,24 @@ def _prepare_apart(
     print(f'error: {error}', file=sys.stderr, flush=True)
     status = 2
   os._exit(status)
+
+
+def _read_settings(path: str):
+  """PreparationSettings from JSON."""
+  from gr_jax import settings as registry
+  from gr_jax.data.preparation_settings import PreparationSettings
+
+  registry.register(PreparationSettings)
+  try:
+    data = json.loads(pathlib.Path(path).read_text('utf-8'))
+  except (OSError, ValueError) as error:
+    raise UserError(f'{path}: no settings: {error}') from error
+  settings = registry.from_json(data, path)
+  if not isinstance(settings, PreparationSettings):
+    raise UserError(
+      f'{path}: expected PreparationSettings, got {type(settings).__name__}'
+    )
+  return settings
 
 
 def _beir_tasks(plan, vocabulary, with_documents):

@@ -47,6 +47,9 @@ class PreparationSettings:
     documents_per_shard: documents (or labelled queries) of one output file.
     runner: 'local', or 'beam' to spread the shards over workers.
     beam_options: command-line options of the Beam pipeline.
+    task_cache: folder in which seqio_cache_tasks cached the Tasks of a plan
+      (`gr_jax.prepare --plan`); their examples are sorted and written as if
+      they had been made here. Empty to make them.
   """
 
   data_dir: str = ''
@@ -66,6 +69,7 @@ class PreparationSettings:
   documents_per_shard: int = 32768
   runner: str = 'local'
   beam_options: tuple[str, ...] = ()
+  task_cache: str = ''
 
   def __post_init__(self):
     # Settings that come from JSON or gin hold lists.
@@ -109,7 +113,13 @@ _LEAST = {
   'documents_per_shard': 1,
 }
 # They say where the work is done, not what comes out.
-_WITHOUT_EFFECT = ('runner', 'beam_options', 'data_dir', 'pseudo_queries')
+_WITHOUT_EFFECT = (
+  'runner',
+  'beam_options',
+  'task_cache',
+  'data_dir',
+  'pseudo_queries',
+)
 
 
 def vocabulary_path(vocabulary: str) -> pathlib.Path | None:

@@ -15,23 +15,21 @@ of which becomes one file; where a shard is made does not change its bytes.
 
 import dataclasses
 import functools
-import itertools
 import json
-import math
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from gr_jax.checksums import file_sha256
 from gr_jax.data.collection import Collection
 from gr_jax.data.folders import new_folder
+from gr_jax.data.plan_files import inputs_stamp
+from gr_jax.data.plan_vocabulary import plan_vocabulary
 from gr_jax.data.preparation_settings import (
   FORMAT,
   PreparationSettings,
-  inputs_hash,
-  vocabulary_path,
 )
 from gr_jax.data.prepared import (
   DOCUMENT_IDS,
@@ -45,21 +43,15 @@ from gr_jax.data.shard_files import (
   encode_tokens,
   write_shard,
 )
+from gr_jax.data.task_rows import Row, read_rows
 from gr_jax.data.text_examples import CORPUS, Plan, make_plan
-from gr_jax.data.vocabularies import (
-  Vocabulary,
-  load_vocabulary,
-  train_sentencepiece,
-)
+from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
 
 # Makes the Tasks of a plan by source name; tasks/ has it, and nothing below
 # the doors imports tasks/.
 TasksMaker = Callable[[Plan, Vocabulary, bool], Mapping[str, object]]
 
 _JOBS = 'jobs'
-# Enough to learn pieces from; a stride over the corpus spreads the choice.
-_VOCABULARY_CHARACTERS = 5_000_000
-_READ_BATCH = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,42 +87,28 @@ def prepare(
   Raises:
     UserError: for bad input; nothing is left behind then.
   """
-  # Taken before the work: a file that changes meanwhile makes it stale.
-  inputs = inputs_hash(settings)
   with new_folder(directory) as work:
     (work / _JOBS).mkdir()
     plan = make_plan(settings, work / DOCUMENT_IDS)
-    vocabulary = _vocabulary(plan, work / VOCABULARY)
+    vocabulary = plan_vocabulary(plan, work / VOCABULARY)
     jobs = [
       Job(kind, shard)
       for kind in (CORPUS, *settings.sources)
       for shard in range(plan.shards(kind))
     ]
-    runner = _run_beam if settings.runner == 'beam' else _run_local
-    runner(plan, jobs, work, make_tasks)
+    cached = {}
+    if settings.task_cache:
+      cached = _from_cache(plan, jobs, work, make_tasks)
+    else:
+      runner = _run_beam if settings.runner == 'beam' else _run_local
+      runner(plan, jobs, work, make_tasks)
     manifest = _manifest(plan, vocabulary, jobs, work)
-    manifest['inputs_sha256'] = inputs
+    manifest |= {'inputs_sha256': plan.inputs_sha256, 'task_cache': cached}
     shutil.rmtree(work / _JOBS)
     manifest['files'] = _checksums(work)
     text = json.dumps(manifest, indent=1, sort_keys=True) + '\n'
     (work / MANIFEST).write_text(text, 'utf-8')
   return manifest
-
-
-def _vocabulary(plan: Plan, directory: pathlib.Path) -> Vocabulary:
-  path = vocabulary_path(plan.settings.vocabulary)
-  if path is not None:
-    vocabulary = load_vocabulary(path)
-    vocabulary.save(directory)
-    return vocabulary
-  characters = sum(len(text) for text in plan.document_texts())
-  stride = max(1, math.ceil(characters / _VOCABULARY_CHARACTERS))
-  return train_sentencepiece(
-    itertools.islice(plan.document_texts(), 0, None, stride),
-    plan.settings.vocabulary_size,
-    directory,
-    _VOCABULARY_CHARACTERS,
-  )
 
 
 def _run_local(
@@ -160,6 +138,23 @@ def _run_beam(
     )
 
 
+def _from_cache(
+  plan: Plan, jobs: Sequence[Job], work: pathlib.Path, make_tasks: TasksMaker
+) -> dict:
+  """Writes the files of all jobs from cached Tasks; returns their hashes."""
+  from gr_jax.data.task_cache import TaskCache
+
+  tasks = _tasks(plan, work, make_tasks)
+  stamp = inputs_stamp(plan, load_vocabulary(work / VOCABULARY))
+  hashes = {}
+  for kind in (CORPUS, *plan.settings.sources):
+    cache = TaskCache(tasks[kind], plan.settings.task_cache, stamp)
+    hashes[kind] = cache.spill(work / _JOBS, _feature(kind))
+    for job in (job for job in jobs if job.kind == kind):
+      _write(job, work, cache.sorted_rows(work / _JOBS, job.shard))
+  return hashes
+
+
 @functools.lru_cache(maxsize=1)
 def _tasks(
   plan: Plan, work: pathlib.Path, make_tasks: TasksMaker
@@ -175,9 +170,7 @@ def write_job(
   import seqio
 
   settings = plan.settings
-  task = _tasks(plan, work, make_tasks)[job.kind]
-  feature = 'document' if job.kind == CORPUS else 'query'
-  dataset = task.get_dataset(
+  dataset = _tasks(plan, work, make_tasks)[job.kind].get_dataset(
     sequence_length={
       'query': settings.query_length,
       'document': settings.document_length,
@@ -186,35 +179,33 @@ def write_job(
     shuffle=False,
     shard_info=seqio.ShardInfo(job.shard, plan.shards(job.kind)),
   )
+  _write(job, work, read_rows(dataset, _feature(job.kind)))
+
+
+def _feature(kind: str) -> str:
+  return 'document' if kind == CORPUS else 'query'
+
+
+def _write(job: Job, work: pathlib.Path, rows: Iterable[Row]) -> None:
+  """Writes the rows of a job, and what the manifest needs to know of them."""
   truncated, indices = 0, []
 
   def records() -> Iterator[bytes]:
     nonlocal truncated
-    for tokens, index, query_id, was_truncated in _rows(dataset, feature):
-      truncated += was_truncated
-      indices.append(index)
+    for row in rows:
+      truncated += row.truncated
+      indices.append(row.document_index)
       if job.kind == CORPUS:
-        yield encode_tokens(tokens)
+        yield encode_tokens(row.tokens)
       else:
-        yield encode_example(Example(tokens, index, query_id))
+        yield encode_example(
+          Example(row.tokens, row.document_index, row.query_id)
+        )
 
   count = write_shard(work / f'{job.name}.array_record', records())
   np.save(work / _JOBS / f'{job.name}.npy', np.array(indices, np.int32))
   report = {'count': count, 'truncated': truncated}
   (work / _JOBS / f'{job.name}.json').write_text(json.dumps(report))
-
-
-def _rows(dataset, feature: str):
-  """Tokens, document index, query id and whether cut, read in batches."""
-  batches = dataset.ragged_batch(_READ_BATCH).as_numpy_iterator()
-  for batch in batches:
-    for row, index in enumerate(batch['document_index'].tolist()):
-      yield (
-        batch[feature][row],
-        index,
-        batch['query_id'][row].decode(),
-        bool(batch[f'{feature}_truncated'][row]),
-      )
 
 
 def _manifest(

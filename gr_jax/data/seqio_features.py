@@ -1,6 +1,7 @@
 """seqio's view of our texts and vocabularies; only preparation imports it."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -9,9 +10,11 @@ import tensorflow as tf
 
 from gr_jax.data.text_examples import TextExample
 from gr_jax.data.vocabularies import Vocabulary
+from gr_jax.types import UserError
 
 # A length that no text reaches: MAX_CHARACTERS gives fewer tokens.
 _ALL_TOKENS = 1 << 20
+_TEXTS = ('query', 'document')
 # Texts that pass together from Python to TensorFlow and back.
 _BATCH = 512
 _TEXT_SIGNATURE = {
@@ -20,7 +23,11 @@ _TEXT_SIGNATURE = {
   'document': tf.TensorSpec([None], tf.string),
   'document_id': tf.TensorSpec([None], tf.string),
   'document_index': tf.TensorSpec([None], tf.int32),
+  'order': tf.TensorSpec([None], tf.int64),
+  'inputs': tf.TensorSpec([None], tf.int64),
 }
+# What 'order' counts within a shard, below the number of the shard.
+ORDER_BITS = 32
 
 
 class SeqioVocabulary(seqio.Vocabulary):
@@ -90,22 +97,27 @@ class ShardedTextSource(seqio.DataSource):
   """Text examples by shard, read in order.
 
   Each shard is a range of documents, so that one worker can make one output
-  file from it.
+  file from it. 'order' tells an example's shard and its place there, so that
+  what Beam shuffles into a cache can be sorted again.
   """
 
   def __init__(
     self,
     examples: Callable[[str, int], Iterator[TextExample]],
     shards: Mapping[str, int],
+    inputs: int = 0,
   ):
     """Wraps a reader.
 
     Args:
       examples: of a split and shard.
       shards: how many shards each split has.
+      inputs: what every example carries as 'inputs': a hash of all that it
+        was made from.
     """
     super().__init__(splits=tuple(shards))
     self._examples = examples
+    self._inputs = inputs
     self._shards = dict(shards)
 
   @property
@@ -140,7 +152,8 @@ class ShardedTextSource(seqio.DataSource):
       num_epochs: not used here; the Task repeats.
 
     Returns:
-      Examples with string features and an int32 document_index.
+      Examples with string features, an int32 document_index, and 'order' and
+      'inputs' as int64.
     """
     del sequence_length, use_cached, num_epochs
     numbers = np.arange(self._shards[split])
@@ -156,14 +169,13 @@ class ShardedTextSource(seqio.DataSource):
 
   def _batches(self, split: str, numbers: Sequence[int]):
     for number in numbers:
-      rows = []
-      for example in self._examples(split, number):
-        rows.append(example)
-        if len(rows) == _BATCH:
-          yield _columns(rows)
-          rows = []
-      if rows:
-        yield _columns(rows)
+      first = number << ORDER_BITS
+      examples = iter(self._examples(split, number))
+      while rows := list(itertools.islice(examples, _BATCH)):
+        order = np.arange(first, first + len(rows), dtype=np.int64)
+        inputs = np.full(len(rows), self._inputs, np.int64)
+        yield _columns(rows) | {'order': order, 'inputs': inputs}
+        first += len(rows)
 
 
 def _columns(rows: Sequence[TextExample]) -> dict[str, np.ndarray]:
@@ -179,18 +191,19 @@ def _columns(rows: Sequence[TextExample]) -> dict[str, np.ndarray]:
 def tokenize(
   dataset: tf.data.Dataset,
   output_features: Mapping[str, seqio.Feature],
-  sequence_length: Mapping[str, int] | None,
+  lengths: Mapping[str, int],
 ) -> tf.data.Dataset:
   """Replaces the text of each output feature by its token ids.
 
-  A feature is cut to its sequence length inside the vocabulary, so that the
-  end marker survives; 'FEATURE_truncated' says whether it was. Texts that are
-  no output feature are dropped, ids are passed through.
+  A feature is cut inside the vocabulary, so that the end marker survives;
+  'FEATURE_truncated' says whether it was. Texts that are no output feature are
+  dropped, ids are passed through. What seqio caches is made before it knows a
+  sequence length: the lengths are those of the settings.
 
   Args:
     dataset: examples with strings.
     output_features: what to tokenise, with its vocabulary.
-    sequence_length: tokens at most of each feature; None for all of them.
+    lengths: tokens at most of each feature.
 
   Returns:
     Examples with int32 token ids.
@@ -198,14 +211,15 @@ def tokenize(
 
   def encode(batch):
     batch = dict(batch)
-    for name in ('query', 'document'):
+    for name in _TEXTS:
       texts = batch.pop(name)
       if name not in output_features:
         continue
-      length = (sequence_length or {}).get(name) or _ALL_TOKENS
       ids, counts, truncated = tf.numpy_function(
         functools.partial(
-          _encode_texts, output_features[name].vocabulary.vocabulary, length
+          _encode_texts,
+          output_features[name].vocabulary.vocabulary,
+          lengths[name],
         ),
         [texts],
         [tf.int32, tf.int64, tf.bool],
@@ -219,6 +233,50 @@ def tokenize(
     return batch
 
   return dataset.batch(_BATCH).map(encode).unbatch()
+
+
+def cut(
+  dataset: tf.data.Dataset,
+  sequence_length: Mapping[str, int] | None,
+  lengths: Mapping[str, int],
+) -> tf.data.Dataset:
+  """Cuts tokens to a shorter sequence length, the end marker kept.
+
+  Args:
+    dataset: examples as `tokenize` makes them, perhaps out of a cache.
+    sequence_length: tokens at most of each feature; None for those it has.
+    lengths: what `tokenize` cut to.
+
+  Returns:
+    Examples of the same features.
+
+  Raises:
+    UserError: for a length past that, whose tokens are gone.
+  """
+  asked = {
+    name: length
+    for name, length in (sequence_length or {}).items()
+    if name in lengths and name in dataset.element_spec and length
+  }
+  for name, length in asked.items():
+    if length > lengths[name]:
+      raise UserError(
+        f'the Task keeps {lengths[name]} tokens of a {name}, {length} are '
+        f'asked for: raise PreparationSettings.{name}_length (and cache again)'
+      )
+  shorter = {n: length for n, length in asked.items() if length < lengths[n]}
+
+  def shorten(example):
+    example = dict(example)
+    for name, length in shorter.items():
+      ids = example[name]
+      # Of what stands past the others only the last is kept.
+      end = ids[length - 1 :][-1:]
+      example[name] = tf.concat([ids[: length - 1], end], axis=0)
+      example[f'{name}_truncated'] |= tf.size(ids) > length
+    return example
+
+  return dataset.map(shorten) if shorter else dataset
 
 
 def _encode_texts(vocabulary: Vocabulary, length: int, texts: np.ndarray):

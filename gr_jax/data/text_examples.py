@@ -13,6 +13,7 @@ from gr_jax.data.extractive import extractive_queries, random_spans
 from gr_jax.data.preparation_settings import (
   TRAIN_SPLIT,
   PreparationSettings,
+  inputs_hash,
 )
 from gr_jax.data.pseudo_queries import read_pseudo_queries
 from gr_jax.types import Document, document_text
@@ -36,6 +37,8 @@ class TextExample:
 class Plan:
   """How the work divides into shards; small enough to send to workers.
 
+  `gr_jax.data.plan_files` keeps one in a folder.
+
   Attributes:
     settings: what is asked.
     positions: where the documents of each shard start.
@@ -43,6 +46,7 @@ class Plan:
     counts: examples of the kinds that do not follow the corpus.
     bad_records: what the validating pass left out.
     cut_ids: ids of the texts that it cut.
+    inputs_sha256: of all that the examples depend on.
   """
 
   settings: PreparationSettings
@@ -51,6 +55,7 @@ class Plan:
   counts: tuple[tuple[str, int], ...]
   bad_records: tuple[BadRecord, ...]
   cut_ids: tuple[str, ...]
+  inputs_sha256: str
 
   def collection(self) -> Collection:
     """The collection without the bad records, which were listed already."""
@@ -178,11 +183,13 @@ def make_plan(
   Raises:
     UserError: for a bad record past those that are allowed.
   """
+  # Taken before the work: a file that changes meanwhile makes it stale.
+  inputs = inputs_hash(settings)
   collection = Collection(settings.data_dir, settings.max_bad_records)
   positions = collection.positions(settings.documents_per_shard)
   ids = ''.join(f'{name}\n' for name in collection.document_index())
   document_ids_path.write_text(ids, 'utf-8')
-  plan = Plan(settings, tuple(positions), document_ids_path, (), (), ())
+  plan = Plan(settings, tuple(positions), document_ids_path, (), (), (), inputs)
   reader = TextExamples(plan, collection)
   counts = tuple(
     (kind, reader.count(kind))
