@@ -1,4 +1,7 @@
-"""seqio_cache_tasks on our Tasks, and preparation from what it wrote."""
+"""seqio_cache_tasks on our Tasks, preparation from what it wrote, and TFDS.
+
+One file, so that one process imports Beam and TensorFlow.
+"""
 
 import dataclasses
 import json
@@ -174,3 +177,81 @@ def test_a_damaged_cache_is_refused(cached, tmp_path):
   record.write_bytes(content[size:].tobytes())
   with pytest.raises(UserError, match='79 examples, 80 were cached'):
     prepared(through, tmp_path / 'shorter')
+
+
+def test_a_tfds_of_a_folder_reads_back_equal(cached, tmp_path):
+  import tensorflow_datasets as tfds
+  from gr_jax.tasks.beir import beir_tasks
+  from gr_jax.tasks.tfds_beir import tfds_tasks, write_tfds
+
+  from gr_jax.data.collection import Collection
+  from gr_jax.data.plan_files import read_plan
+
+  folder, settings = cached
+  data = tmp_path / 'zoo'
+  shutil.copytree(folder / 'data', data)
+  lines = (data / 'corpus.jsonl').read_text().splitlines()
+  extra = {'_id': 'é1', 'text': 'Ünïcode ☃ ', 'year': 1, 'metadata': {'a': [2]}}
+  lines.insert(7, json.dumps(extra))
+  (data / 'corpus.jsonl').write_text('\n'.join(lines))
+  (data / 'qrels' / 'dev.tsv').write_text(
+    'query-id\tcorpus-id\tscore\notter-river-0\té1\t0\n'
+  )
+  folders = write_tfds(data, str(tmp_path / 'tfds'))
+  assert list((tmp_path / 'tfds').rglob('*.array_record*'))
+  collection = Collection(data)
+
+  def rows(part, split):
+    builder = tfds.builder_from_directory(folders[part])
+    for row in builder.as_data_source(split=split):
+      yield {
+        key: value.decode() if isinstance(value, bytes) else int(value)
+        for key, value in row.items()
+      }
+
+  documents = list(collection.documents())
+  for row, document in zip(rows('corpus', 'corpus'), documents, strict=True):
+    row['metadata'] = json.loads(row['metadata'])
+    assert row == {'id': document.id, **vars_of(document)}
+  queries = list(collection.queries())
+  found = rows('queries', 'queries')
+  for row, query in zip(found, queries, strict=True):
+    assert (row['id'], row['text']) == (query.id, query.text)
+  for split in ('train', 'dev', 'test'):
+    judged = collection.judgements(split)
+    for row, judgement in zip(rows('qrels', split), judged, strict=True):
+      assert row['query_id'] == judgement.query_id
+      assert row['document_id'] == judgement.document_id
+      assert row['relevance'] == judgement.relevance
+      assert documents[row['document_index']].id == judgement.document_id
+  # The Tasks give what those of the folder give.
+  plan, vocabulary, _ = read_plan(folder / 'plan')
+  folders = write_tfds(folder / 'data', str(tmp_path / 'tfds'), 'plain')
+  made = tfds_tasks(folders, settings, vocabulary)
+  direct = beir_tasks(plan, vocabulary)
+  for kind in ('corpus', 'labelled'):
+    assert examples_of(made[kind]) == examples_of(direct[kind])
+    assert made[kind].supports_caching
+  with pytest.raises(UserError, match='delete it, or choose another name'):
+    write_tfds(data, str(tmp_path / 'tfds'), 'plain')
+
+
+def vars_of(document):
+  return {
+    'title': document.title,
+    'text': document.text,
+    'metadata': dict(document.metadata),
+  }
+
+
+def examples_of(task):
+  """Every example of a Task but the number for what made it."""
+  dataset = task.get_dataset(split='train', shuffle=False)
+  return [
+    {
+      key: np.asarray(value).tolist()
+      for key, value in example.items()
+      if key != 'inputs'
+    }
+    for example in dataset.as_numpy_iterator()
+  ]
