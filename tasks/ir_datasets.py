@@ -25,6 +25,17 @@ _SPLITS = {
   'dev': ('dev', 'validation'),
   'test': ('test',),
 }
+# Collections whose splits have names of their own. MS MARCO's official test is
+# hidden: what is published is MRR@10 on the 6,980 queries of dev/small, the
+# test here; dev/2 is another draw from dev. Training queries without judgements
+# are left out.
+_NAMED_SPLITS = {
+  'msmarco-passage': {
+    'train': 'msmarco-passage/train/judged',
+    'dev': 'msmarco-passage/dev/2',
+    'test': 'msmarco-passage/dev/small',
+  },
+}
 _TEXT_FIELDS = ('text', 'body', 'abstract', 'contents', 'description')
 
 
@@ -68,14 +79,15 @@ def write_collection(name: str, directory: str | pathlib.Path) -> None:
   Args:
     name: as 'beir/scifact'; NAME/train, NAME/dev (or NAME/validation) and
       NAME/test become the splits, and without a NAME/test the judgements of
-      NAME itself are the test.
+      NAME itself are the test. 'msmarco-passage' has splits of its own.
     directory: where.
 
   Raises:
     UserError: for an unknown id, one without judgements, or a failed download.
   """
   whole = _load(name)
-  found = {}
+  named = _NAMED_SPLITS.get(name, {})
+  found = {split: _load(part) for split, part in named.items()}
   for split, endings in _SPLITS.items():
     for ending in endings:
       part = _registered(f'{name}/{ending}')
@@ -112,7 +124,8 @@ def write_ir_datasets(
 
   Args:
     datasets: ir_datasets objects by split; they share their documents, which
-      are taken from the first.
+      are taken from the first. A query that is judged for the test is left
+      out of 'dev', where models are chosen.
     directory: where.
 
   Raises:
@@ -125,6 +138,9 @@ def write_ir_datasets(
           f'the ir_datasets object of {split!r} has no '
           f'{has.removeprefix("has_")}; name one that has'
         )
+  tested = set()
+  if {'dev', 'test'} <= datasets.keys():
+    tested = {row.query_id for row in datasets['test'].qrels_iter()}
   with new_folder(directory) as work:
     (work / 'qrels').mkdir()
     _write_corpus(next(iter(datasets.values())), work / 'corpus.jsonl')
@@ -133,6 +149,8 @@ def write_ir_datasets(
       with (work / 'qrels' / f'{split}.tsv').open('w') as file:
         file.write(_HEADER)
         for row in dataset.qrels_iter():
+          if split == 'dev' and row.query_id in tested:
+            continue
           # TREC's negative grades mark junk; here that is no relevance.
           grade = max(0, row.relevance)
           file.write(f'{row.query_id}\t{row.doc_id}\t{grade}\n')

@@ -4,6 +4,7 @@ What it gives is what ir_datasets.load gives; nothing is downloaded.
 """
 
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -47,6 +48,13 @@ registry = {
   'flat': Dataset(['q1']),
   'heap': Dataset([], has_qrels=False),
   'heap/2020': Dataset(['q1']),
+  'msmarco-passage': Dataset([], has_qrels=False),
+  'msmarco-passage/train': Dataset(['q1', 'q9']),
+  'msmarco-passage/train/judged': Dataset(['q1']),
+  'msmarco-passage/dev': Dataset(['q2', 'q3']),
+  # Nobody says that the two draws from dev are apart.
+  'msmarco-passage/dev/2': Dataset(['q2', 'q3']),
+  'msmarco-passage/dev/small': Dataset(['q3']),
   'broken': Dataset(['q1'], broken=True),
 }
 load = registry.__getitem__
@@ -75,6 +83,21 @@ def test_a_collection_is_written_once_with_its_splits(here, capfd):
   (here / 'packages' / 'ir_datasets.py').write_text('raise ImportError')
   assert prepare.main(arguments) == 0
   assert 'preparing' not in capfd.readouterr().out
+
+
+def test_ms_marco_is_tested_on_its_small_dev(here):
+  # In a process of its own, as preparation is: this one may have the real
+  # package.
+  script = (
+    'from gr_jax.tasks.ir_datasets import write_collection as write;'
+    'write("msmarco-passage", "marco")'
+  )
+  subprocess.run([sys.executable, '-c', script], check=True)
+  collection = Collection(here / 'marco')
+  judged = {s: collection.judgements(s) for s in collection.splits()}
+  queries = {s: [j.query_id for j in rows] for s, rows in judged.items()}
+  assert queries == {'train': ['q1'], 'dev': ['q2'], 'test': ['q3']}
+  assert [q.id for q in collection.queries()] == ['q1', 'q2', 'q3']
 
 
 REFUSED = {
