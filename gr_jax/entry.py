@@ -13,11 +13,12 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
-from gr_jax.types import UserError
+from gr_jax.types import Terminated, UserError
 
 _OVERRIDE = '--gin.'
 _ERROR = 'error: '
 _INTERRUPTED = 'interrupted'
+_TERMINATED = 'terminated'
 # What a disk refuses: whoever runs the door can help it, no traceback can.
 _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # Seconds that an interrupted process has to tidy up.
@@ -27,12 +28,14 @@ _TIDY_SECONDS = 3.0
 def run_main(main: Callable[[list[str]], int | None]) -> None:
   """Runs a door and exits with its status.
 
-  A UserError, or a disk that refuses, is one line and status 2.
+  A UserError, or a disk that refuses, is one line and status 2; Ctrl-C is 130,
+  SIGTERM 143, as shells say it.
 
   Args:
     main: takes the arguments after the program's name, returns the exit
       status (None is 0).
   """
+  before = signal.signal(signal.SIGTERM, _terminate)
   try:
     status = main(sys.argv[1:]) or 0
     sys.stdout.flush()
@@ -43,6 +46,9 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
   except KeyboardInterrupt:
     print(_INTERRUPTED, file=sys.stderr)
     status = 130
+  except Terminated:
+    print(_TERMINATED, file=sys.stderr)
+    status = 143
   except BrokenPipeError:
     # The reader (`| head`) left. What is still buffered has no reader
     # either: without this the interpreter complains while it exits.
@@ -53,7 +59,15 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
       raise
     print(f'{_ERROR}{error.filename}: {error.strerror}', file=sys.stderr)
     status = 2
+  finally:
+    signal.signal(signal.SIGTERM, before)
   sys.exit(status)
+
+
+def _terminate(number, frame):
+  """Unwinds, so that nothing half-written stays; once, then in peace."""
+  signal.signal(number, signal.SIG_IGN)
+  raise Terminated
 
 
 def run_apart(
@@ -90,9 +104,14 @@ def run_apart(
         for line in said:
           if line.startswith(_ERROR):
             reason = line.removeprefix(_ERROR).strip()
-          elif line.strip() != _INTERRUPTED:
+          elif line.strip() not in (_INTERRUPTED, _TERMINATED):
             sys.stderr.write(line)
             sys.stderr.flush()
+      except Terminated:
+        # Sent to this process alone, as a rule.
+        process.terminate()
+        _end(process)
+        raise
       except BaseException:
         _end(process)
         raise

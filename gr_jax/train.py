@@ -77,6 +77,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.guard import make_watch
   from gr_jax.training.mesh import put_batch, shardings_for
+  from gr_jax.training.window import Window, make_record
 
   training = settings.training
   model = Retriever(settings.model)
@@ -97,7 +98,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     texts.hard_negatives(state.all_params()),
   )
   # Whatever ends the loop, a save under way is finished and the logs are shut.
-  with contextlib.ExitStack() as stack:
+  with interrupts.deferred() as stop, contextlib.ExitStack() as stack:
     folder = run_dir / 'checkpoints'
     checkpoints = Checkpoints(folder, training.keep_checkpoints)
     stack.callback(checkpoints.close)
@@ -110,12 +111,11 @@ def _train(settings, run_dir, prepared, asked, mesh):
       put=functools.partial(put_batch, mesh),
       settings=training,
       save=functools.partial(checkpoints.save, hashes=hashes),
-      log=logs.open_log(
-        stack, run_dir / 'logs', training.steps, int(state.step)
-      ),
+      log=logs.open_log(stack, run_dir / 'logs', training.steps, state.step),
+      window=Window(make_record(run_dir / 'logs', prepared)),
       watch=make_watch(settings.model.code_sizes, print),
       hooks=dev_hooks(model, settings, asked, texts),
-      check_interrupt=stack.enter_context(interrupts.deferred()),
+      stop=stop,
     )
 
 

@@ -23,6 +23,13 @@ class UserError(Exception):
   """
 
 
+class Terminated(BaseException):
+  """SIGTERM asks this process to end, as KeyboardInterrupt says of Ctrl-C.
+
+  The doors print 'terminated' and exit with status 143.
+  """
+
+
 def near_miss(name: str, options: Iterable[str]) -> str:
   """A suffix for an error that names what the user may have meant.
 

@@ -157,7 +157,13 @@ def test_a_disk_that_refuses_is_one_line(monkeypatch, capsys):
   assert line == 'error: runs/x: No space left on device\n'
 
 
-def test_an_interrupt_of_the_caller_alone_ends_the_door_tidily(tmp_path):
+@pytest.mark.parametrize(
+  ('kind', 'said', 'status'),
+  [(signal.SIGINT, 'interrupted', 130), (signal.SIGTERM, 'terminated', 143)],
+)
+def test_a_signal_to_the_caller_alone_ends_the_door_tidily(
+  kind, said, status, tmp_path
+):
   (tmp_path / 'adoor.py').write_text(
     'import pathlib, sys, time\n'
     'from gr_jax import entry\n'
@@ -186,10 +192,27 @@ def test_an_interrupt_of_the_caller_alone_ends_the_door_tidily(tmp_path):
   try:
     while not begun.exists():
       assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[1] == 'interrupted\n'
+    process.send_signal(kind)
+    assert process.communicate(timeout=30)[1] == f'{said}\n'
   finally:
     process.kill()
     process.communicate()
-  assert process.returncode == 130
+  assert process.returncode == status
   assert not begun.exists()
+
+
+def test_a_repeated_sigterm_does_not_end_the_tidying(monkeypatch, capsys):
+  order = []
+
+  def main(arguments):
+    try:
+      signal.raise_signal(signal.SIGTERM)
+    finally:
+      signal.raise_signal(signal.SIGTERM)
+      order.append('tidy')
+
+  before = signal.getsignal(signal.SIGTERM)
+  assert run_door(monkeypatch, main) == 143
+  assert capsys.readouterr().err == 'terminated\n'
+  assert order == ['tidy']
+  assert signal.getsignal(signal.SIGTERM) is before

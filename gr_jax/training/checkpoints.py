@@ -78,6 +78,8 @@ class Checkpoints:
     self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
     self._background = futures.ThreadPoolExecutor(1, 'checkpoint')
     self._unfinished: futures.Future | None = None
+    # The step whose state this process has saved or restored.
+    self._same: int | None = None
     self._cleared = False
 
   def steps(self) -> list[int]:
@@ -112,13 +114,16 @@ class Checkpoints:
     """Saves in the background; every process calls it.
 
     Args:
-      step: of the state; a checkpoint of the same step is replaced.
+      step: of the state. A checkpoint of the same step is replaced, unless it
+        is this object's own: a save that a kill cuts short would lose it.
       state: pytree of arrays.
       data_state: of this process's loader.
       hashes: name to hash of what a restore must agree with, for instance
         the vocabulary.
     """
     self.wait()
+    if step == self._same:
+      return
     self._check_space(state, copies=1)
     folder = self._folder(step)
     if jax.process_index() == 0:
@@ -135,6 +140,7 @@ class Checkpoints:
       'hashes': dict(hashes),
     }
     self._unfinished = self._background.submit(self._finish, folder, manifest)
+    self._same = step
 
   def wait(self) -> None:
     """Returns when nothing is being written; raises what went wrong."""
@@ -225,6 +231,7 @@ class Checkpoints:
       return state
     restored = self.restore(latest, state, hashes)
     batches.set_state(restored.data_state)
+    self._same = latest
     return restored.state
 
   def restore_params(self, step: int) -> dict:

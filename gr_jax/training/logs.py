@@ -27,7 +27,7 @@ def open_log(
   stack: contextlib.ExitStack,
   directory: pathlib.Path,
   steps: int,
-  first_step: int,
+  first_step: int | jax.Array,
 ) -> Callable[[int, Mapping[str, float]], None]:
   """What writes the logs of a run, which process 0 does for all.
 
@@ -39,7 +39,7 @@ def open_log(
   """
   if jax.process_index():
     return lambda step, values: None
-  writer = MetricWriter(directory, steps, first_step)
+  writer = MetricWriter(directory, steps, int(first_step))
   stack.callback(writer.close)
   return writer.write
 

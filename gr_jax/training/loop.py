@@ -1,7 +1,5 @@
 """The training loop: step, log, evaluate, save, and nothing else."""
 
-from gr_jax.training.window import Window
-
 
 def train_loop(
   *,
@@ -12,11 +10,14 @@ def train_loop(
   settings,
   save,
   log,
+  window,
   watch,
   hooks,
-  check_interrupt,
+  stop,
 ):
-  """Trains until `settings.steps`, from wherever `state` stands.
+  """Trains until `settings.steps`, whose state is saved, from where it stands.
+
+  No checkpoint is written once a metric is not finite.
 
   Args:
     state: training.state.TrainState.
@@ -28,38 +29,35 @@ def train_loop(
     settings: training.state.TrainingSettings.
     save: (step, state, state of the batches) -> None.
     log: (step, {'name': value}) -> None.
+    window: training.window.Window.
     watch: state -> {'name': value}, of the identifiers given lately.
     hooks: functions (step, state) -> {'name': value}, called every
       `evaluate_every` steps once there are codes.
-    check_interrupt: called before each step, from interrupts.deferred.
-
-  Returns:
-    The state after the last step, saved. No checkpoint is written once a
-    metric is not finite: Window.close refuses that.
+    stop: training.interrupts.Stop, asked after each step, heard before.
   """
-  window = Window()
   for step in range(int(state.step), settings.steps):
-    check_interrupt()
+    stop.check()
     stage = settings.stage(step)
     begin, step_fn = stages[stage]
     if step in settings.beginnings:
-      state = begin(state)
+      with stop.at_once(save, step, state, batches.get_state()):
+        state = begin(state)
     batch = next(batches)
     state, metrics = step_fn(state, put(batch))
     window.add(metrics, batch)
     done = step + 1
     last = done == settings.steps
-    saving = last or done % settings.checkpoint_every == 0
-    # The stages measure different criteria: no window spans both.
-    staged = done in settings.beginnings
-    if saving or staged or not done % settings.log_every:
+    saving = last or stop.asked(done) or not done % settings.checkpoint_every
+    due = last or (hooks and done % settings.evaluate_every == 0)
+    # Stages measure different criteria; what is evaluated should be finite.
+    closes = saving or due or done in settings.beginnings
+    if closes or not done % settings.log_every:
       values = window.close(done)
       log(done, values if stage == 'dense' else {**values, **watch(state)})
     if saving:
       save(done, state, batches.get_state())
-    due = last or (hooks and done % settings.evaluate_every == 0)
     if hooks and due and stage != 'dense':
-      for hook in hooks:
-        log(done, hook(done, state))
-      window = Window()
-  return state
+      with stop.at_once(save, done, state, batches.get_state()):
+        for hook in hooks:
+          log(done, hook(done, state))
+      window.reset()

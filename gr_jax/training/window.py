@@ -1,46 +1,106 @@
 """What a log line says: means over the steps since the last one."""
 
+import json
 import math
+import pathlib
 import time
+from collections.abc import Callable
 
 import jax
 
 from gr_jax.types import UserError
 
+# What tells which examples a batch was made of.
+_ROWS = ('document_index', 'source', 'example')
+
 
 class Window:
-  """Sums of metrics since the last log, left on the device until then."""
+  """Metrics since the last log, left on the device until then."""
 
-  def __init__(self):
-    self._totals = None
-    self._batch = None
+  def __init__(self, record: Callable[[int, list[str], dict], str]):
+    """Starts empty.
+
+    Args:
+      record: (step, names, rows of the batch) -> where it is written and what,
+        told the first step whose metrics are not finite.
+    """
+    self._record = record
+    self.reset()
+
+  def reset(self):
+    """Forgets what was added, and starts the clock."""
+    self._steps = []
     self._examples = 0
     self._start = time.monotonic()
 
   def add(self, metrics, batch):
     """Adds a step's {'name': (total, count)} without waiting for it."""
-    if self._totals is not None:
-      metrics = jax.tree.map(lambda a, b: a + b, self._totals, metrics)
-    self._totals = metrics
-    self._batch = batch
+    self._steps.append((metrics, {k: batch[k] for k in _ROWS if k in batch}))
     self._examples += len(batch['document_index'])
 
   def close(self, step):
-    """{'name': mean}, and a fresh window; refuses what is not finite."""
-    values = {
-      name: float(total) / max(float(count), 1e-9)
-      for name, (total, count) in jax.device_get(self._totals).items()
-    }
-    broken = sorted(k for k, v in values.items() if not math.isfinite(v))
-    if broken:
-      shown = ', '.join(str(d) for d in self._batch['document_index'][:8])
-      raise UserError(
-        f'{", ".join(broken)} became NaN or Inf by step {step} (last batch: '
-        f'documents {shown}, ...): lower OptimizerSettings.learning_rate or '
-        'raise TrainingSettings.temperature, then run again from the last '
-        'checkpoint'
+    """{'name': mean}, and a fresh window; refuses what is not finite.
+
+    Args:
+      step: the last one that was added.
+
+    Raises:
+      UserError: with the first step that was not finite, and its documents.
+    """
+    steps = jax.device_get([metrics for metrics, _ in self._steps])
+    for place, metrics in enumerate(steps):
+      broken = sorted(
+        name
+        for name, (total, _) in metrics.items()
+        if not math.isfinite(float(total))
       )
+      if broken:
+        first = step - len(steps) + place + 1
+        found = self._record(first, broken, self._steps[place][1])
+        raise UserError(
+          f'{", ".join(broken)} became NaN or Inf at step {first} ({found}): '
+          'lower OptimizerSettings.learning_rate or raise '
+          'TrainingSettings.temperature, then run again from the last '
+          'checkpoint'
+        )
+    values = {
+      name: sum(float(metrics[name][0]) for metrics in steps)
+      / max(sum(float(metrics[name][1]) for metrics in steps), 1e-9)
+      for name in steps[0]
+    }
     seconds = max(time.monotonic() - self._start, 1e-9)
     values['examples_per_second'] = self._examples / seconds
-    self.__init__()
+    self.reset()
     return values
+
+
+def make_record(directory: pathlib.Path, prepared):
+  """What writes the batch that broke a run to DIRECTORY/not_finite_0.json.
+
+  Args:
+    directory: of the logs.
+    prepared: data.prepared.PreparedData, for the ids.
+
+  Returns:
+    `record` of Window. Each process writes its share of the batch.
+  """
+
+  def record(step, names, rows):
+    documents = [prepared.document_ids[d] for d in rows['document_index']]
+    kinds = sorted(prepared.sources)
+    queries = [
+      prepared.sources[kinds[source]].example(example).query_id
+      for source, example in zip(rows['source'], rows['example'], strict=True)
+    ]
+    path = directory / f'not_finite_{jax.process_index()}.json'
+    content = {
+      'step': step,
+      'not_finite': names,
+      'documents': documents,
+      'queries': queries,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
+    return f'documents {", ".join(documents[:8])}, ...; all are in {path}'
+
+  return record

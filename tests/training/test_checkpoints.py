@@ -161,13 +161,42 @@ def test_keeps_the_last_and_clears_the_unfinished(open_checkpoints):
   assert again.steps() == [2, 3]
 
 
-def test_saving_a_step_again_replaces_it(open_checkpoints):
-  writer = open_checkpoints()
-  writer.save(1, make_state(1), b'', HASHES)
-  writer.save(1, make_state(2), b'', HASHES)
-  writer.wait()
+def test_saving_a_step_of_others_replaces_it(open_checkpoints):
+  for seed in (1, 2):
+    writer = open_checkpoints()
+    writer.save(1, make_state(seed), b'', HASHES)
+    writer.wait()
   restored = writer.restore(1, abstract(make_state()), HASHES)
   assert_same_bits(restored.state, make_state(2))
+
+
+class Batches:
+  """Stands where it was put."""
+
+  def set_state(self, state):
+    self.state = state
+
+
+def test_a_step_that_was_saved_or_restored_is_not_written_again(
+  open_checkpoints,
+):
+  """A kill in the middle would lose it."""
+  state, batches = make_state(), Batches()
+  writer = open_checkpoints()
+  writer.save(1, state, b'at 1', HASHES)
+  writer.wait()
+  manifest = writer.directory / 'step_00000001' / 'manifest.json'
+  before = manifest.stat()
+  reader = open_checkpoints()
+  resumed = reader.resume(state, batches, HASHES)
+  assert batches.state == b'at 1'
+  for checkpoints in (writer, reader):
+    checkpoints.save(1, resumed, b'at 1', HASHES)
+    checkpoints.wait()
+  assert os.path.samestat(manifest.stat(), before)
+  reader.save(2, resumed, b'at 2', HASHES)
+  reader.wait()
+  assert reader.steps() == [1, 2]
 
 
 def files_of(checkpoints, step):

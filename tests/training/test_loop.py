@@ -1,7 +1,8 @@
 """The loop: stages, logs, saves, and what it does with a NaN."""
 
 import contextlib
-import signal
+import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from gr_jax.training import interrupts, logs
 from gr_jax.training.loop import train_loop
 from gr_jax.training.state import TrainingSettings, TrainState
+from gr_jax.training.window import Window, make_record
 from gr_jax.types import UserError
 
 
@@ -22,7 +24,13 @@ class Batches:
 
   def __next__(self):
     self.at += 1
-    return {'document_index': np.full(4, self.at - 1)}
+    rows = np.full(4, self.at - 1)
+    return {
+      'document_index': rows,
+      'source': rows % 2,
+      'example': rows,
+      'query_tokens': np.zeros((4, 2)),
+    }
 
   def get_state(self):
     return {'at': self.at}
@@ -45,11 +53,14 @@ def run(
   settings,
   first=0,
   step_fn=None,
+  begin_fn=None,
   hooks=(),
-  check_interrupt=lambda: None,
+  stop=None,
   watch=lambda state: {},
+  record=lambda step, names, rows: '',
+  recorder=None,
 ):
-  recorder, order = Recorder(), []
+  recorder, order = recorder or Recorder(), []
 
   def step(name):
     def apply(state, batch):
@@ -67,7 +78,7 @@ def run(
       order.append(f'begin {name}')
       return state
 
-    return begin, step_fn or step(name)
+    return begin_fn or begin, step_fn or step(name)
 
   state = TrainState(
     step=jnp.int32(first),
@@ -84,9 +95,10 @@ def run(
     settings=settings,
     save=recorder.save,
     log=recorder.write,
+    window=Window(record),
     watch=watch,
     hooks=hooks,
-    check_interrupt=check_interrupt,
+    stop=stop or interrupts.Stop(),
   )
   return recorder, order
 
@@ -222,46 +234,74 @@ def test_only_process_0_writes_logs(tmp_path, monkeypatch):
     log(2, {'loss': 1.0})
 
 
-def test_a_nan_stops_before_the_checkpoint_and_names_the_batch():
+@pytest.fixture
+def named():
+  """As many ids as there are rows, of two kinds of queries."""
+
+  class Source:
+    def __init__(self, kind):
+      self._kind = kind
+
+    def example(self, number):
+      return types.SimpleNamespace(query_id=f'{self._kind}{number}')
+
+  return types.SimpleNamespace(
+    document_ids=[f'd{i}' for i in range(20)],
+    sources={'spans': Source('s'), 'labelled': Source('l')},
+  )
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+def test_a_nan_stops_before_the_checkpoint_and_names_the_batch(
+  bad, named, tmp_path
+):
   def poisoned(state, batch):
-    value = jnp.float32(np.nan if batch['document_index'][0] >= 5 else 1)
-    return state.replace(step=state.step + 1), {'loss': (value, 1)}
+    value = jnp.float32(bad if batch['document_index'][0] >= 5 else 1)
+    return state.replace(step=state.step + 1), {
+      'loss': (value, 1),
+      'fine': (jnp.float32(1), 1),
+    }
 
-  recorder = None
-  with pytest.raises(UserError, match=r'loss became NaN.*step 6.*documents 5'):
-    recorder, _ = run(
-      TrainingSettings(
-        steps=8,
-        dense_fraction=0.0,
-        settled_fraction=0.0,
-        log_every=2,
-        checkpoint_every=2,
-      ),
+  settings = TrainingSettings(
+    steps=30,
+    dense_fraction=0.0,
+    settled_fraction=0.0,
+    log_every=4,
+    checkpoint_every=4,
+  )
+  recorder = Recorder()
+  with pytest.raises(UserError, match=r'^loss became NaN.*at step 6.*d5') as e:
+    run(
+      settings,
       step_fn=poisoned,
+      record=make_record(tmp_path / 'logs', named),
+      recorder=recorder,
     )
-  assert recorder is None
+  # Within one log interval, and before the next save.
+  assert [step for step, _ in recorder.logs] == [4]
+  assert [step for step, *_ in recorder.saves] == [4]
+  path = tmp_path / 'logs' / 'not_finite_0.json'
+  assert str(path) in str(e.value)
+  assert json.loads(path.read_text()) == {
+    'step': 6,
+    'not_finite': ['loss'],
+    'documents': ['d5'] * 4,
+    'queries': ['s5'] * 4,
+  }
 
 
-def test_a_ctrl_c_waits_for_the_end_of_a_step():
-  order = []
+def test_nothing_that_is_not_finite_is_evaluated():
+  """What an evaluation may have to save has been looked at."""
 
-  def interrupted(state, batch):
-    signal.raise_signal(signal.SIGINT)
-    order.append('step done')
-    return state.replace(step=state.step + 1), {'loss': (jnp.float32(1), 1)}
+  def poisoned(state, batch):
+    return state.replace(step=state.step + 1), {'loss': (jnp.inf, 1)}
 
-  settings = TrainingSettings(steps=8, dense_fraction=0.0)
-  with interrupts.deferred() as check, pytest.raises(KeyboardInterrupt):
-    run(settings, step_fn=interrupted, check_interrupt=check)
-  assert order == ['step done']
-
-
-def test_a_second_ctrl_c_interrupts_at_once():
-  before = signal.getsignal(signal.SIGINT)
-  with interrupts.deferred() as check:
-    signal.raise_signal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-      signal.raise_signal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-      check()
-  assert signal.getsignal(signal.SIGINT) is before
+  settings = TrainingSettings(
+    steps=8,
+    dense_fraction=0.0,
+    settled_fraction=0.0,
+    evaluate_every=2,
+    log_every=100,
+  )
+  with pytest.raises(UserError, match='at step 1'):
+    run(settings, step_fn=poisoned, hooks=(lambda step, state: 1 / 0,))
