@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 
+from gr_jax import processes
 from gr_jax.types import Terminated, UserError
 
 _OVERRIDE = '--gin.'
@@ -42,7 +43,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
   except UserError as error:
     line = ' '.join(str(error).split('\n'))
     print(f'{_ERROR}{line}', file=sys.stderr)
-    status = 2
+    status = error.status
   except KeyboardInterrupt:
     print(_INTERRUPTED, file=sys.stderr)
     status = 130
@@ -61,6 +62,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     status = 2
   finally:
     signal.signal(signal.SIGTERM, before)
+  processes.leave(status)
   sys.exit(status)
 
 

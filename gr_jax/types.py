@@ -22,6 +22,8 @@ class UserError(Exception):
   The doors (`python -m gr_jax.*`) print the line and exit with status 2.
   """
 
+  status = 2
+
 
 class Terminated(BaseException):
   """SIGTERM asks this process to end, as KeyboardInterrupt says of Ctrl-C.

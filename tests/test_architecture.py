@@ -24,7 +24,8 @@ TABLE = {
   'settings': {'types'},
   'gin_checks': {'types', 'settings'},
   'configuration': {'types', 'settings', 'gin_checks'},
-  'entry': {'types'},
+  'processes': {'types'},
+  'entry': {'types', 'processes'},
   'progress': set(),
   'locks': {'types'},
   'checksums': set(),
@@ -39,6 +40,7 @@ TABLE = {
   # The indexers, for what codebooks start from.
   'training': {
     'types',
+    'processes',
     'progress',
     'schedule',
     'models',
@@ -48,7 +50,9 @@ TABLE = {
   # The settings of a run come as data from the index.
   'retrieval': {
     'types',
+    'checksums',
     'locks',
+    'processes',
     'progress',
     'settings',
     'models',

@@ -44,22 +44,57 @@ def encode_texts(
   Returns:
     [N, D] vectors in the order of the rows.
   """
-  out = None
+  parts = []
   with Pace(count, 'text') as pace:
     for start in range(0, count, _CHUNK):
       rows = np.arange(start, min(start + _CHUNK, count))
-      tokens = read_tokens(rows)
-      done = 0
-      for chosen, tokens_BS, share in _batches(tokens, longest):
-        vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
-        if out is None:
-          # Only now is the width known.
-          out = np.zeros((count, vectors_BD.shape[1]), vectors_BD.dtype)
-        out[rows[chosen]] = vectors_BD[: len(chosen)]
-        done += len(chosen)
-        pace.show(start + done, (start + share * len(rows)) / count)
-  if out is None:
+
+      show = functools.partial(show_part, pace, start, len(rows), count)
+      parts.append(encode_rows(encode, read_tokens(rows), longest, show))
+  if not parts:
     raise ValueError('expected one text or more, got none')
+  return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def show_part(
+  pace: Pace, before: int, size: int, total: int, done: int, share: float
+) -> None:
+  """Shows how far a part of the texts is, for `encode_rows`.
+
+  Args:
+    pace: of all texts.
+    before: how many were done before the part.
+    size: texts of the part.
+    total: all texts.
+    done: texts of the part.
+    share: of the part's work.
+  """
+  pace.show(before + done, (before + share * size) / total)
+
+
+def encode_rows(
+  encode: Callable[[jax.Array], jax.Array],
+  tokens: Sequence[np.ndarray],
+  longest: int,
+  show: Callable[[int, float], None],
+) -> np.ndarray:
+  """[N, D] vectors of texts, which are sorted by length meanwhile.
+
+  Args:
+    encode: [B, S] token ids (0 pads) -> [B, D] vectors; jitted.
+    tokens: token ids of each text.
+    longest: tokens of the longest text there may be.
+    show: told how many texts are done, and their share of the work.
+  """
+  out, done = None, 0
+  for chosen, tokens_BS, share in _batches(tokens, longest):
+    vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
+    if out is None:
+      # Only now is the width known.
+      out = np.zeros((len(tokens), vectors_BD.shape[1]), vectors_BD.dtype)
+    out[chosen] = vectors_BD[: len(chosen)]
+    done += len(chosen)
+    show(done, share)
   return out
 
 

@@ -1,5 +1,6 @@
 """Vectors of a frozen encoder, computed once and kept on disk."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -10,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import numpy as np
 
-from gr_jax import locks
-from gr_jax.retrieval.encoding import encode_texts
+from gr_jax import locks, processes
+from gr_jax.retrieval.shards import encode_shards, join
 
 _MARK = 'vectors.json'
 
@@ -36,10 +37,11 @@ def frozen_vectors(
   sources: Sequence[str],
   fingerprint: str,
   report: Callable[[str], None],
+  shard_rows: int | None = None,
 ) -> FrozenVectors:
   """Reads the vectors of prepared examples, and encodes those not there yet.
 
-  Each file appears whole, so that an interrupted run goes on with the next.
+  An interrupted run goes on with the next shard; several processes share them.
 
   Args:
     directory: for the files; emptied when they are of other inputs.
@@ -48,27 +50,51 @@ def frozen_vectors(
     sources: names of the example sources that are trained on.
     fingerprint: of the encoder's weights, pooling and the prepared examples.
     report: told what is being encoded.
+    shard_rows: see shards.encode_shards.
 
   Returns:
     The vectors of the documents and of the queries of each source.
   """
   texts = _texts(prepared, sources)
   paths = {name: directory / f'{name}.npy' for name in texts}
-  if not _is_of(directory, fingerprint) or not all(
-    path.exists() for path in paths.values()
-  ):
-    with locks.held(
-      directory.with_name(f'.{directory.name}.lock'),
-      f'encoding texts into {directory}',
-      'choose another CACHE_DIR',
-    ):
-      _start_folder(directory, fingerprint)
-      for name, (read_tokens, count, longest) in texts.items():
-        if not paths[name].exists():
-          report(
-            f'encoding {count:,} texts of {name!r}, once for all runs here'
-          )
-          _save(paths[name], encode_texts(encode, read_tokens, count, longest))
+
+  def absent():
+    if not _is_of(directory, fingerprint):
+      return list(paths)
+    return [name for name, path in paths.items() if not path.exists()]
+
+  missing = processes.first(absent)
+  with contextlib.ExitStack() as stack:
+    if missing:
+      lock = locks.held(
+        directory.with_name(f'.{directory.name}.lock'),
+        f'encoding texts into {directory}',
+        'choose another CACHE_DIR',
+      )
+
+      def start():
+        stack.enter_context(lock)
+        _start_folder(directory, fingerprint)
+        return absent()
+
+      missing = processes.first(start)
+    for name in missing:
+      read_tokens, count, longest = texts[name]
+      report(f'encoding {count:,} texts of {name!r}, once for all runs here')
+      shards = encode_shards(
+        directory / f'{name}.shards',
+        encode,
+        read_tokens,
+        count,
+        longest,
+        fingerprint,
+        shard_rows,
+      )
+      processes.first(
+        lambda shards=shards, count=count, name=name: join(
+          shards, count, paths[name]
+        )
+      )
   tables = {
     name: np.load(path, mmap_mode='r', allow_pickle=False)
     for name, path in paths.items()
@@ -96,13 +122,6 @@ def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
       prepared.query_length,
     )
   return texts
-
-
-def _save(path: pathlib.Path, vectors: np.ndarray) -> None:
-  """Writes a file that appears whole."""
-  partial = path.with_suffix('.partial.npy')
-  np.save(partial, vectors)
-  os.replace(partial, path)
 
 
 def _mark_text(fingerprint: str) -> str:

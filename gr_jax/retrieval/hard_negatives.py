@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gr_jax import locks
+from gr_jax import locks, processes
 from gr_jax.retrieval.exact import exact_top_k
 from gr_jax.retrieval.frozen_vectors import FrozenVectors
 from gr_jax.types import NO_DOC
@@ -35,22 +35,32 @@ def mined_negatives(
   Returns:
     {source: [examples, KEPT] int32 document numbers, NO_DOC past the last}.
   """
-  found = {}
-  for name, queries_XE in vectors.queries.items():
-    path = directory / f'negatives_{name}.npy'
-    if not path.exists():
-      with locks.held(
-        directory.with_name(f'.{directory.name}.lock'),
-        f'searching hard negatives in {directory}',
-        'choose another CACHE_DIR',
-      ):
-        report(f'searching hard negatives of {len(queries_XE):,} {name!r}')
-        partial = path.with_suffix('.partial.npy')
-        positives = _positives(prepared.sources[name])
-        np.save(partial, _nearest(queries_XE, vectors.documents, positives))
-        os.replace(partial, path)
-    found[name] = np.load(path, mmap_mode='r', allow_pickle=False)
-  return found
+  paths = {
+    name: directory / f'negatives_{name}.npy' for name in vectors.queries
+  }
+  processes.first(lambda: _find(directory, paths, vectors, prepared, report))
+  return {
+    name: np.load(path, mmap_mode='r', allow_pickle=False)
+    for name, path in paths.items()
+  }
+
+
+def _find(directory, paths, vectors, prepared, report) -> None:
+  """Writes the files that are not there yet."""
+  for name, path in paths.items():
+    if path.exists():
+      continue
+    queries_XE = vectors.queries[name]
+    with locks.held(
+      directory.with_name(f'.{directory.name}.lock'),
+      f'searching hard negatives in {directory}',
+      'choose another CACHE_DIR',
+    ):
+      report(f'searching hard negatives of {len(queries_XE):,} {name!r}')
+      partial = path.with_suffix('.partial.npy')
+      positives = _positives(prepared.sources[name])
+      np.save(partial, _nearest(queries_XE, vectors.documents, positives))
+      os.replace(partial, path)
 
 
 def _positives(source) -> list[set[int]]:

@@ -1,0 +1,101 @@
+"""A door for tests: one of several processes, in what its first word names."""
+
+import argparse
+import pathlib
+import time
+
+import numpy as np
+
+from gr_jax import entry, processes
+from gr_jax.retrieval.shards import encode_shards, join
+from gr_jax.types import UserError
+
+TEXTS = [
+  np.random.default_rng(row).integers(1, 50, 1 + row % 7).astype(np.int32)
+  for row in range(50)
+]
+ROWS = 8
+
+
+def encode_texts(folder, die_at=None):
+  """Encodes TEXTS in shards; returns the vectors and which rows were read.
+
+  Args:
+    folder: of the shards.
+    die_at: row whose reading kills the process, as memory running out would.
+  """
+  import jax
+
+  read = []
+
+  def read_tokens(rows):
+    if die_at in rows:
+      jax.block_until_ready(jax.numpy.zeros(1))
+      import os
+      import signal
+
+      os.kill(os.getpid(), signal.SIGKILL)
+    read.extend(rows.tolist())
+    return [TEXTS[row] for row in rows]
+
+  # A result whose last bits would show another order of summation.
+  encode = jax.jit(lambda x_BS: jax.numpy.sin(x_BS[..., None] * 0.7).mean(1))
+  paths = encode_shards(
+    folder, encode, read_tokens, len(TEXTS), 7, 'inputs', rows=ROWS
+  )
+  return paths, read
+
+
+def work_together(folder):
+  """Everything that processes do together, and an error of process 0."""
+  import jax
+
+  index = jax.process_index()
+  assert (processes.index(), processes.count()) == (index, 2)
+  assert processes.first(lambda: [index, processes.count()]) == [0, 1]
+  processes.agree('the same', 'word')
+  mesh = jax.make_mesh((jax.device_count(),), ('data',))
+  with jax.set_mesh(mesh), processes.local_devices():
+    found = jax.jit(lambda x: x + index)(np.ones(2))
+    assert found.is_fully_addressable and found[0] == 1 + index
+  paths, read = encode_texts(folder / 'shards')
+  processes.say(f'{len(paths)} shards')
+  (folder / f'read_{index}').write_text(' '.join(map(str, read)))
+  processes.first(lambda: join(paths, len(TEXTS), folder / 'vectors.npy'))
+
+  def refuse():
+    raise UserError('the disk is full')
+
+  processes.first(refuse)
+
+
+def wait_for_each_other(folder):
+  """Sums over all processes until one is lost."""
+  import jax
+
+  mesh = jax.make_mesh((jax.device_count(),), ('data',))
+  spread = jax.NamedSharding(mesh, jax.P('data'))
+  ones = jax.make_array_from_callback(
+    (jax.device_count(),), spread, lambda place: np.ones(1, np.float32)
+  )
+  total = jax.jit(lambda x: x.sum())
+  while True:
+    assert float(total(ones)) == jax.device_count()
+    (folder / f'alive_{jax.process_index()}').touch()
+    time.sleep(0.05)
+
+
+def main(arguments):
+  parser = argparse.ArgumentParser()
+  parser.add_argument('what')
+  parser.add_argument('folder', type=pathlib.Path)
+  processes.add_flags(parser)
+  flags = parser.parse_args(arguments)
+  with processes.joined(flags):
+    {'work': work_together, 'wait': wait_for_each_other}[flags.what](
+      flags.folder
+    )
+
+
+if __name__ == '__main__':
+  entry.run_main(main)
