@@ -3,11 +3,11 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from gr_jax.indexers.upkeep import keep_up
 from gr_jax.objectives.weighted_sum import objective
+from gr_jax.training.microbatches import accumulated
 
 
 def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):
@@ -28,26 +28,16 @@ def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):
   grad_fn = jax.grad(
     functools.partial(_loss, model, settings, objective_settings), has_aux=True
   )
+  if settings.accumulate > 1:
+    grad_fn = accumulated(grad_fn, settings.accumulate)
 
   def step_fn(state, batch):
+    # The draws of one microbatch of one: runs of before stay what they were.
     rng = jax.random.fold_in(jax.random.key(seed), state.step)
-
-    def microstep(carry, inputs):
-      grads, usage = carry
-      microbatch, key = inputs
-      new, (metrics, usage) = grad_fn(
-        state.params, state.frozen, usage, microbatch, state.step, key
-      )
-      return (jax.tree.map(jnp.add, grads, new), usage), metrics
-
-    parts = settings.accumulate
-    (grads, usage), metrics = jax.lax.scan(
-      microstep,
-      (jax.tree.map(jnp.zeros_like, state.params), state.usage),
-      (_microbatches(batch, parts), jax.random.split(rng, parts)),
+    (rng,) = jax.random.split(rng, 1)
+    grads, (metrics, usage) = grad_fn(
+      state.params, state.frozen, state.usage, batch, state.step, rng
     )
-    grads = jax.tree.map(lambda g: g / parts, grads)
-    metrics = jax.tree.map(jnp.sum, metrics)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     metrics['gradient_norm'] = (optax.tree.norm(grads), 1)
     params = optax.apply_updates(state.params, updates)
@@ -65,7 +55,7 @@ def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):
 def _loss(
   model, settings, objective_settings, params, frozen, usage, batch, step, rng
 ):
-  """The objective of a microbatch; its metrics and the usage after it."""
+  """The objective of a batch; its metrics and the usage after it."""
   progress = settings.codes_progress(step)
   outputs, mutated = model.apply(
     {'params': {**frozen, **params}, 'usage': usage},
@@ -81,16 +71,3 @@ def _loss(
     outputs, documents_B, sizes, objective_settings, progress
   )
   return loss, (metrics, mutated['usage'])
-
-
-def _microbatches(batch, parts):
-  """Arrays [B, ...] as [parts, B / parts, ...].
-
-  Every device keeps rows of each microbatch, as it has rows of the batch.
-  """
-
-  def split(x):
-    rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
-    return rows.swapaxes(0, 1)
-
-  return jax.tree.map(split, batch)
