@@ -1,4 +1,5 @@
-"""seqio_cache_tasks on our Tasks, preparation from what it wrote, and TFDS.
+"""seqio_cache_tasks on our Tasks, preparation from what it wrote, TFDS,
+and the recipes on a miniature.
 
 One file, so that one process imports Beam and TensorFlow.
 """
@@ -11,11 +12,40 @@ import numpy as np
 import pytest
 from tiny_collection import write_collection
 
+from gr_jax import configuration, index_corpus, run_settings, train
 from gr_jax import prepare as door
 from gr_jax import settings as registry
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.prepared import PreparedData
+from gr_jax.evaluate import evaluate
 from gr_jax.types import UserError
+
+# What makes any recipe small enough for a test.
+MINIATURE = [
+  'T5Config.vocab_size=256',
+  'T5Config.emb_dim=16',
+  'T5Config.num_heads=1',
+  'T5Config.head_dim=8',
+  'T5Config.num_encoder_layers=1',
+  'T5Config.num_decoder_layers=1',
+  'T5Config.mlp_dim=16',
+  'T5Config.dtype=float32',
+  'RetrieverConfig.width=16',
+  'RetrieverConfig.queue=64',
+  'POSITIONS=2',
+  'CODES=8',
+  'STEPS=6',
+  'PreparationSettings.vocabulary_size=160',
+  'PreparationSettings.document_length=16',
+  'PreparationSettings.query_length=8',
+  'LoaderSettings.batch_size=16',
+  'MeshSettings.fsdp=1',
+  'TrainingSettings.evaluate_every=0',
+  'TrainingSettings.settled_rounds=1',
+  'SearchSettings.beams=8',
+  'SearchSettings.fraction=0.25',
+  'SearchSettings.batch_sizes=(8,)',
+]
 
 
 @pytest.fixture(scope='module')
@@ -255,3 +285,40 @@ def examples_of(task):
     }
     for example in dataset.as_numpy_iterator()
   ]
+
+
+@pytest.mark.parametrize(
+  'name', ['nq320k', pytest.param('msmarco', marks=pytest.mark.soak)]
+)
+def test_a_recipe_goes_from_folder_to_evaluated_index(name, tmp_path):
+  """The file as it is shipped, smaller in every way."""
+  data = write_collection(tmp_path / 'data')
+  lines = [
+    json.dumps({'_id': row['_id'], 'queries': [row['title'], row['_id']]})
+    for row in map(json.loads, (data / 'corpus.jsonl').read_text().splitlines())
+  ]
+  (tmp_path / 'pseudo.jsonl').write_text('\n'.join(lines))
+  run = tmp_path / 'run'
+  configuration.parse(
+    [f'gin/recipes/{name}.gin'],
+    [
+      f'RUN_DIR={run}',
+      f'DATA_DIR={data}',
+      f'PSEUDO_QUERIES={tmp_path / "pseudo.jsonl"}',
+      *MINIATURE,
+    ],
+  )
+  settings = configuration.build(run_settings.RunSettings)
+  # Here, not in a process of its own, which would import TensorFlow again.
+  preparation = dataclasses.replace(settings.preparation, data_dir=str(data))
+  prepared(preparation, run / 'prepared')
+  train.train(settings, run)
+  index_corpus.index_run(run)
+  evaluate(run)
+  results = json.loads((run / 'results.json').read_text())
+  assert (results['documents'], results['queries']) == (40, 40)
+  systems = {row['name']: row for row in results['systems']}
+  assert systems.keys() == {'BM25', 'exact dense', 'gr_jax'}
+  # A quarter of the documents, as asked.
+  assert 0 < systems['gr_jax']['documents_scored_per_query'] <= 10
+  assert systems['gr_jax']['R@10'] > 0
