@@ -36,6 +36,7 @@ from gr_jax.data.prepared import (
   MANIFEST,
   VOCABULARY,
   document_indices_file,
+  manifest_text,
 )
 from gr_jax.data.shard_files import (
   Example,
@@ -106,8 +107,7 @@ def prepare(
     manifest |= {'inputs_sha256': plan.inputs_sha256, 'task_cache': cached}
     shutil.rmtree(work / _JOBS)
     manifest['files'] = _checksums(work)
-    text = json.dumps(manifest, indent=1, sort_keys=True) + '\n'
-    (work / MANIFEST).write_text(text, 'utf-8')
+    (work / MANIFEST).write_text(manifest_text(manifest), 'utf-8')
   return manifest
 
 

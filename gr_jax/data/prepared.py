@@ -1,8 +1,9 @@
 """Prepared examples as training reads them; no TensorFlow."""
 
+import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from gr_jax.types import UserError
 MANIFEST = 'manifest.json'
 DOCUMENT_IDS = 'document_ids.txt'
 VOCABULARY = 'vocabulary'
+_CHECKSUM = 'manifest_sha256'
 
 
 def document_indices_file(source: str) -> str:
@@ -150,14 +152,8 @@ class PreparedData:
     Raises:
       UserError: naming the first file that changed since it was written.
     """
-    for name, entry in self.manifest['files'].items():
-      found = file_sha256(self.directory / name)
-      if found != entry['sha256']:
-        raise UserError(
-          f'{self.directory / name}: damaged: SHA-256 {found[:12]}, the '
-          f'manifest says {entry["sha256"][:12]}; delete {self.directory} '
-          'and prepare again'
-        )
+    for line in _damaged(self.directory, self.manifest):
+      raise UserError(line)
 
   def _paths(self, names: Sequence[str]) -> list[pathlib.Path]:
     return [self.directory / name for name in names]
@@ -193,15 +189,71 @@ def _read_manifest(directory: pathlib.Path) -> dict:
     raise UserError(f'{path}: damaged: {error}; prepare again') from error
   if not isinstance(manifest, dict) or 'files' not in manifest:
     raise UserError(f'{path}: damaged: no list of files; prepare again')
+  # Those of before had none.
+  checksum = manifest.pop(_CHECKSUM, None)
+  if checksum not in (None, _sha256(manifest)):
+    raise UserError(f'{path}: damaged: its checksum differs; prepare again')
   return manifest
+
+
+def manifest_text(manifest: dict) -> str:
+  """What a manifest's file holds: the manifest and a checksum of it.
+
+  Args:
+    manifest: JSON data.
+  """
+  whole = {**manifest, _CHECKSUM: _sha256(manifest)}
+  return json.dumps(whole, indent=1, sort_keys=True) + '\n'
+
+
+def _sha256(manifest: dict) -> str:
+  text = json.dumps(manifest, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def damaged_files(directory: pathlib.Path) -> tuple[dict, list[str]]:
+  """Checks every byte of a folder without opening it for training.
+
+  Args:
+    directory: that preparation wrote.
+
+  Returns:
+    {name: {'bytes', 'sha256'}} of its files, none where the list of them is
+    damaged, and a line on each that is not as it was written.
+  """
+  try:
+    manifest = _read_manifest(directory)
+  except UserError as error:
+    return {}, [str(error)]
+  return manifest['files'], list(_damaged(directory, manifest))
+
+
+def _damaged(directory: pathlib.Path, manifest: dict) -> Iterator[str]:
+  for name, entry in manifest['files'].items():
+    path = directory / name
+    if line := _wrong_size(path, entry):
+      yield line
+      continue
+    found = file_sha256(path)
+    if found != entry['sha256']:
+      yield (
+        f'{path}: damaged: SHA-256 {found[:12]}, the manifest says '
+        f'{entry["sha256"][:12]}; delete {directory} and prepare again'
+      )
 
 
 def _check_sizes(directory: pathlib.Path, manifest: dict) -> None:
   for name, entry in manifest['files'].items():
-    path = directory / name
-    size = path.stat().st_size if path.is_file() else None
-    if size != entry['bytes']:
-      raise UserError(
-        f'{path}: expected {entry["bytes"]} bytes, found '
-        f'{"no file" if size is None else size}; prepare again'
-      )
+    if line := _wrong_size(directory / name, entry):
+      raise UserError(line)
+
+
+def _wrong_size(path: pathlib.Path, entry: dict) -> str:
+  """A line on a file of another size, or an empty string."""
+  size = path.stat().st_size if path.is_file() else None
+  if size == entry['bytes']:
+    return ''
+  return (
+    f'{path}: expected {entry["bytes"]} bytes, found '
+    f'{"no file" if size is None else size}; prepare again'
+  )

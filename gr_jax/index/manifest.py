@@ -3,7 +3,7 @@
 import hashlib
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,6 +83,19 @@ def read_manifest(
   Returns:
     The manifest.
   """
+  manifest = read_facts(directory, sha256)
+  for name, entry in manifest['files'].items():
+    _check_file(directory / name, entry, verify)
+  return manifest
+
+
+def read_facts(directory: pathlib.Path, sha256: str) -> dict[str, Any]:
+  """Reads a manifest alone.
+
+  Args:
+    directory: a published version.
+    sha256: the manifest's own checksum, kept outside of it.
+  """
   path = directory / NAME
   if not path.is_file():
     raise UserError(f'{path} is missing: build the index again')
@@ -96,9 +109,26 @@ def read_manifest(
       ' again'
     )
   _check_facts(path, manifest)
-  for name, entry in manifest['files'].items():
-    _check_file(directory / name, entry, verify)
   return manifest
+
+
+def damaged_files(
+  directory: pathlib.Path, manifest: Mapping[str, Any]
+) -> Iterator[str]:
+  """Checks every byte of a version.
+
+  Args:
+    directory: the version.
+    manifest: of it.
+
+  Yields:
+    A line on each file that is not as the manifest says.
+  """
+  for name, entry in manifest['files'].items():
+    try:
+      _check_file(directory / name, entry, verify=True)
+    except UserError as error:
+      yield str(error)
 
 
 def verify_files(directory: pathlib.Path, manifest: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import google_crc32c
 
@@ -35,30 +35,40 @@ def describe_files(folder: pathlib.Path) -> dict[str, dict]:
   }
 
 
-def check_files(folder: pathlib.Path, files: Mapping[str, dict]) -> None:
+def damaged_files(
+  folder: pathlib.Path, files: Mapping[str, dict]
+) -> Iterator[str]:
   """Compares every listed file; files beside the list are not read.
 
   Args:
     folder: what the paths are relative to.
     files: from `describe_files`.
 
-  Raises:
-    FileDamaged: for the first that is missing, cut or changed.
+  Yields:
+    A line on each that is missing, cut or changed.
   """
   for name, expected in files.items():
     path = folder / name
     if not path.is_file():
-      raise FileDamaged(f'{path} is missing')
+      yield f'{path} is missing'
+      continue
     size = path.stat().st_size
     if size != expected['bytes']:
-      raise FileDamaged(
-        f'{path} has {size:,} bytes, expected {expected["bytes"]:,}'
-      )
+      yield f'{path} has {size:,} bytes, expected {expected["bytes"]:,}'
+      continue
     found = crc32c_of(path)
     if found != expected['crc32c']:
-      raise FileDamaged(
-        f'{path} is damaged: crc32c {found}, expected {expected["crc32c"]}'
-      )
+      yield f'{path} is damaged: crc32c {found}, expected {expected["crc32c"]}'
+
+
+def check_files(folder: pathlib.Path, files: Mapping[str, dict]) -> None:
+  """Refuses a folder with a file that `damaged_files` finds.
+
+  Raises:
+    FileDamaged: for the first.
+  """
+  for line in damaged_files(folder, files):
+    raise FileDamaged(line)
 
 
 def write_manifest(path: pathlib.Path, content: Mapping) -> None:
