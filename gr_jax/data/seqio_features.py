@@ -17,7 +17,7 @@ _ALL_TOKENS = 1 << 20
 _TEXTS = ('query', 'document')
 # Texts that pass together from Python to TensorFlow and back.
 _BATCH = 512
-_TEXT_SIGNATURE = {
+TEXT_SIGNATURE = {
   'query': tf.TensorSpec([None], tf.string),
   'query_id': tf.TensorSpec([None], tf.string),
   'document': tf.TensorSpec([None], tf.string),
@@ -74,7 +74,7 @@ class SeqioVocabulary(seqio.Vocabulary):
 
   def _encode_tf(self, s):
     ids = tf.numpy_function(
-      lambda text: np.asarray(self._encode(_string(text)), np.int32),
+      lambda text: np.asarray(self._encode(as_string(text)), np.int32),
       [s],
       tf.int32,
     )
@@ -88,7 +88,8 @@ class SeqioVocabulary(seqio.Vocabulary):
     )
 
 
-def _string(text) -> str:
+def as_string(text) -> str:
+  """What TensorFlow hands over as a text."""
   # A graph hands over bytes, eager execution an array around them.
   return np.asarray(text, object).item().decode()
 
@@ -162,9 +163,12 @@ class ShardedTextSource(seqio.DataSource):
       generator.shuffle(numbers)
     if shard_info is not None:
       numbers = numbers[shard_info.index :: shard_info.num_shards]
+    return self._texts(split, numbers.tolist())
+
+  def _texts(self, split: str, numbers: Sequence[int]) -> tf.data.Dataset:
     return tf.data.Dataset.from_generator(
-      functools.partial(self._batches, split, numbers.tolist()),
-      output_signature=_TEXT_SIGNATURE,
+      functools.partial(self._batches, split, numbers),
+      output_signature=TEXT_SIGNATURE,
     ).unbatch()
 
   def _batches(self, split: str, numbers: Sequence[int]):
@@ -223,6 +227,8 @@ def tokenize(
         ),
         [texts],
         [tf.int32, tf.int64, tf.bool],
+        # tf.data saves no iterator over what has a state.
+        stateful=False,
       )
       ids = tf.ensure_shape(ids, [None])
       ragged = tf.RaggedTensor.from_row_lengths(
