@@ -17,7 +17,6 @@ import itertools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gr_jax.decoding.sorting import blocks, numbers_of, sorted_rows
@@ -131,20 +130,23 @@ class Trie:
     Args:
       room: of the tables; what they need when None.
     """
-    room = self.room if room is None else room
+    return jax.device_put(self.host_tables(self.room if room is None else room))
+
+  def host_tables(self, room: 'Room') -> 'TrieTables':
+    """The same as numpy arrays."""
     nodes = room.rows // SCANNED_ROWS + 1
     return TrieTables(
-      columns=_placed(self.columns, room.rows, 0, axis=1),
-      documents=_placed(self.documents, room.rows, 0),
-      count=jnp.int32(len(self)),
-      wide_nodes=_placed(self.wide_nodes, nodes, -1, axis=1),
-      child_offsets=_placed(
+      columns=_padded(self.columns, room.rows, 0, axis=1),
+      documents=_padded(self.documents, room.rows, 0),
+      count=np.int32(len(self)),
+      wide_nodes=_padded(self.wide_nodes, nodes, -1, axis=1),
+      child_offsets=_padded(
         self.child_offsets, room.wide + 1, self.child_offsets[-1]
       ),
-      child_codes=_placed(self.child_codes, room.children, 0),
-      child_starts=_placed(self.child_starts, room.children, 0),
-      bitmap_rows=_placed(self.bitmap_rows, room.wide, -1),
-      bitmaps=_placed(self.bitmaps, room.bitmaps, 0),
+      child_codes=_padded(self.child_codes, room.children, 0),
+      child_starts=_padded(self.child_starts, room.children, 0),
+      bitmap_rows=_padded(self.bitmap_rows, room.wide, -1),
+      bitmaps=_padded(self.bitmaps, room.bitmaps, 0),
     )
 
 
@@ -237,14 +239,11 @@ def capacity(size: int) -> int:
 
 
 def build_trie(codes_NL: np.ndarray, code_sizes: Sequence[int]) -> Trie:
-  """Builds the trie of the identifiers of a corpus, in any order.
+  """Builds the trie of a corpus; its documents are rows of `codes_NL`.
 
   Args:
-    codes_NL: identifier of each document; equal rows share a leaf.
+    codes_NL: identifiers in any order; equal rows share a leaf.
     code_sizes: number of codes of each position, [L].
-
-  Returns:
-    The trie; its documents are rows of `codes_NL`.
   """
   sizes = tuple(int(size) for size in code_sizes)
   codes_NL = _checked(np.asarray(codes_NL), sizes)
@@ -390,11 +389,11 @@ def _check_room(what: str, count: int) -> None:
     )
 
 
-def _placed(
+def _padded(
   array: np.ndarray, size: int, value: int, axis: int = 0
-) -> jax.Array:
-  """An array on the device, up to `size` along an axis by `value` behind it."""
+) -> np.ndarray:
+  """An array that goes up to `size` along an axis, by `value` behind it."""
   shape = array.shape[:axis] + (size,) + array.shape[axis + 1 :]
   result = np.full(shape, value, array.dtype)
   result[(slice(None),) * axis + (slice(array.shape[axis]),)] = array
-  return jax.device_put(result)
+  return result
