@@ -69,9 +69,7 @@ def make_state(params, usage, optimizer, train_encoder):
   Returns:
     The TrainState.
   """
-  frozen_names = TABLES if train_encoder else (*TABLES, 'encoder')
-  frozen = {k: v for k, v in params.items() if k in frozen_names}
-  trained = {k: v for k, v in params.items() if k not in frozen_names}
+  trained, frozen = split_frozen(params, train_encoder)
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=trained,
@@ -79,6 +77,21 @@ def make_state(params, usage, optimizer, train_encoder):
     opt_state=optimizer.init(trained),
     usage=usage,
   )
+
+
+def split_frozen(params, train_encoder):
+  """What trains and what does not, of trees with a branch for each module.
+
+  Args:
+    params: parameters, or what else there is of each.
+    train_encoder: whether the encoder trains.
+
+  Returns:
+    Both as trees with fewer branches.
+  """
+  frozen_names = TABLES if train_encoder else (*TABLES, 'encoder')
+  frozen = {k: v for k, v in params.items() if k in frozen_names}
+  return {k: v for k, v in params.items() if k not in frozen_names}, frozen
 
 
 def first_state(settings, model, documents, optimizer):

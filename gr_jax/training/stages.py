@@ -54,12 +54,7 @@ def stage_optimizers(training):
   Args:
     training: training.state.TrainingSettings.
   """
-  first = training.first_steps
-  steps = {
-    'dense': first['codes'],
-    'codes': first['settled'] - first['codes'],
-    'settled': training.round_steps,
-  }
+  steps = stage_steps(training)
   vectors = ('encoder', 'projection')
   decoder = {'decoder': training.optimizer.decoder_rate}
   factors = {
@@ -70,6 +65,20 @@ def stage_optimizers(training):
   return {
     name: make_optimizer(training.optimizer, steps[name], factors[name])
     for name in factors
+  }
+
+
+def stage_steps(training):
+  """{'dense' | 'codes' | 'settled': steps} from a start of moments and rate.
+
+  Args:
+    training: training.state.TrainingSettings.
+  """
+  first = training.first_steps
+  return {
+    'dense': first['codes'],
+    'codes': first['settled'] - first['codes'],
+    'settled': training.round_steps,
   }
 
 
