@@ -1,6 +1,7 @@
-"""How modules make their parameters: float32, each axis with a logical name.
+"""How modules name the axes of what they make: of parameters and activations.
 
-The names fill the `params_axes` collection, which T5X and our mesh rules read.
+The names of parameters fill the `params_axes` collection, which T5X and our
+mesh rules read; those of activations tell the compiler how they are spread.
 """
 
 import jax.numpy as jnp
@@ -16,5 +17,15 @@ def parameter(name, init, shape, axes, dtype=jnp.float32):
     shape: of the array.
     axes: logical names, one for each axis.
     dtype: of the array; what trains is float32.
+
+  Returns:
+    The array, whole along 'embed', along which it may be kept in parts: left
+    to itself, the compiler would spread the batch anew for some products.
   """
-  return partitioning.param_with_axes(name, init, shape, dtype, axes=axes)
+  kept = partitioning.param_with_axes(name, init, shape, dtype, axes=axes)
+  return constrain(kept, *(None if axis == 'embed' else axis for axis in axes))
+
+
+def constrain(array, *axes):
+  """Tells the compiler over which mesh axes an activation is spread."""
+  return partitioning.with_sharding_constraint(array, axes)

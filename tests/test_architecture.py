@@ -33,8 +33,16 @@ TABLE = {
   'schedule': set(),
   'objectives': {'types', 'schedule'},
   'parameters': set(),
-  'indexers': {'types', 'parameters'},
-  'models': {'types', 'checksums', 'parameters', 'indexers', 'objectives'},
+  'precision': set(),
+  'indexers': {'types', 'parameters', 'precision'},
+  'models': {
+    'types',
+    'checksums',
+    'parameters',
+    'precision',
+    'indexers',
+    'objectives',
+  },
   'decoding': {'types'},
   'index': {'types', 'checksums', 'locks', 'decoding'},
   # The indexers, for what codebooks start from.

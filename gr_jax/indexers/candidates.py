@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from gr_jax.indexers import interface
+from gr_jax.precision import widened
 
 # What an identifier stands for comes out shorter than the vector it was chosen
 # for: for documents that come later those of longer vectors are looked at too,
@@ -60,7 +61,7 @@ def cheapest_identifiers(cost, vectors_BD, parts, codebooks_LKD, beams):
   before_W = jnp.where(jnp.arange(beams) > 0, -interface.ABSENT, 0.0)
   start = (
     jnp.broadcast_to(before_W[None], (rows, beams)),
-    jnp.repeat(vectors_BD.astype(jnp.float32)[:, None], beams, axis=1),
+    jnp.repeat(widened(vectors_BD)[:, None], beams, axis=1),
     jnp.zeros((rows, beams, positions), jnp.int32),
   )
   (cost_BW, _, codes_BWL), _ = jax.lax.scan(

@@ -16,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from gr_jax.parameters import parameter
+from gr_jax.parameters import constrain, parameter
 from gr_jax.types import UserError
 
 # Added to the score of a code that its position does not have.
 ABSENT = -1e9
+# Of what `assignment` joins, besides batch and positions.
+_LAST_AXES = ('codes', 'codes', 'width', 'width')
 
 
 @flax.struct.dataclass
@@ -96,7 +98,8 @@ def assignment(by_position):
       coded.
   """
   probs_BLK, sample_BLK, codewords_BLD, coded_BLX = (
-    values.swapaxes(0, 1) for values in by_position
+    constrain(values.swapaxes(0, 1), 'batch', 'code_positions', axis)
+    for values, axis in zip(by_position, _LAST_AXES, strict=True)
   )
   return CodeAssignment(
     probs_BLK=probs_BLK,

@@ -86,7 +86,6 @@ class NeuralIndexer(nn.Module):
 
   def __call__(self, vectors_BD, *, temperature, noise, usage_LK, rng):
     """Codes of a batch of documents, as ResidualIndexer's."""
-    vectors_BD = vectors_BD.astype(jnp.float32)
 
     def step(residual_BD, inputs):
       head, codebook_KD, usage_K, key = inputs
@@ -131,7 +130,7 @@ class NeuralIndexer(nn.Module):
 
   def candidates(self, vectors_BD, beams):
     """[B, W, L] identifiers, the nearest first, and their costs [B, W]."""
-    vectors_XD = jnp.repeat(vectors_BD.astype(jnp.float32), beams, axis=0)
+    vectors_XD = jnp.repeat(vectors_BD, beams, axis=0)
 
     def cost(before_X, residual_XD, head):
       scores_XK = self._scores(vectors_XD, residual_XD, head)

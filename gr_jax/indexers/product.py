@@ -14,6 +14,7 @@ from gr_jax.indexers.sampling import (
   sample_codes,
 )
 from gr_jax.parameters import parameter
+from gr_jax.precision import widened
 from gr_jax.types import UserError, check_option
 
 SCORES = ('centroid', 'softmax')
@@ -130,7 +131,7 @@ class ProductIndexer(nn.Module):
   def _parts(self, vectors_BD, turned_DD):
     """[L, B, D / L] parts of the turned vectors."""
     turned_BD = jnp.matmul(
-      vectors_BD.astype(jnp.float32),
+      widened(vectors_BD),
       turned_DD,
       precision=jax.lax.Precision.HIGHEST,
     )
@@ -182,5 +183,5 @@ class ProductIndexer(nn.Module):
 def cayley(skew_DD):
   """The rotation (I - A)(I + A)^-1 of A = (S - S^T) / 2."""
   skew_DD = (skew_DD - skew_DD.T) / 2
-  eye_DD = jnp.eye(len(skew_DD))
+  eye_DD = jnp.eye(len(skew_DD), dtype=skew_DD.dtype)
   return jnp.linalg.solve(eye_DD + skew_DD, eye_DD - skew_DD)

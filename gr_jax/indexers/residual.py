@@ -86,7 +86,6 @@ class ResidualIndexer(nn.Module):
     Returns:
       The CodeAssignment.
     """
-    vectors_BD = vectors_BD.astype(jnp.float32)
 
     def step(residual_BD, inputs):
       codebook_KD, absent_K, condition_DD, usage_K, key = inputs
@@ -126,7 +125,7 @@ class ResidualIndexer(nn.Module):
       return candidates.nearest_identifiers(
         vectors_BD, self.codebooks_LKD, self.absent_LK, beams
       )
-    vectors_XD = jnp.repeat(vectors_BD.astype(jnp.float32), beams, axis=0)
+    vectors_XD = jnp.repeat(vectors_BD, beams, axis=0)
 
     def cost(before_X, residual_XD, part):
       del before_X

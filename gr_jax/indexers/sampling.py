@@ -72,11 +72,10 @@ def sample_codes(logits_BK, config, *, temperature, noise, usage_K, rng):
     [B, K] probabilities without noise and [B, K] samples, in float32; rows of
     both sum to 1.
   """
-  logits_BK = logits_BK.astype(jnp.float32)
   present_BK = logits_BK > interface.ABSENT / 2
   scale = spread(logits_BK, present_BK)
   logits_BK = jnp.where(present_BK, logits_BK / scale, interface.ABSENT)
-  gumbel_BK = jax.random.gumbel(rng, logits_BK.shape)
+  gumbel_BK = jax.random.gumbel(rng, logits_BK.shape, logits_BK.dtype)
   if config.noise == 'frequency':
     frequent_K = usage_K * jnp.sum(present_BK[0]) > config.frequent
     gumbel_BK = jnp.where(frequent_K[None, :], gumbel_BK, 0.0)

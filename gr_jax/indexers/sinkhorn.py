@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from gr_jax.precision import widened
+
 
 def sinkhorn(scores_BK, scale, iterations):
   """Assignments of which every code gets an equal share of the batch.
@@ -20,7 +22,7 @@ def sinkhorn(scores_BK, scale, iterations):
   Returns:
     [B, K] assignments without gradient; absent codes have 0.
   """
-  scores_BK = jax.lax.stop_gradient(scores_BK.astype(jnp.float32))
+  scores_BK = jax.lax.stop_gradient(widened(scores_BK))
   present_K = jnp.max(scores_BK, axis=0) > -1e8
   inside_BK = jnp.broadcast_to(present_K[None, :], scores_BK.shape)
   high = jnp.max(scores_BK, where=inside_BK, initial=-jnp.inf)

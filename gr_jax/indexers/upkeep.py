@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.indexers.usage import uniform_share
+from gr_jax.precision import widened
 from gr_jax.types import UserError
 
 
@@ -65,7 +66,7 @@ class CodebookUpkeep(nn.Module):
     """
     rows, positions, width = coded_BLX.shape
     shape = (positions, self.codes, width)
-    coded_BLX = jax.lax.stop_gradient(coded_BLX.astype(jnp.float32))
+    coded_BLX = jax.lax.stop_gradient(widened(coded_BLX))
     if self.config.average:
       sums = self.variable('usage', 'sums', jnp.zeros, shape)
       counts = self.variable('usage', 'counts', jnp.zeros, shape[:2])

@@ -27,13 +27,12 @@ class CodeUsage(nn.Module):
   queue: int
 
   def setup(self):
-    shape = (len(self.sizes), max(self.sizes))
     # Uniform until there is something else to say.
     self.share = self.variable(
       'usage', 'share', lambda: uniform_share(self.sizes)
     )
     self.codes = self.variable(
-      'usage', 'codes', jnp.zeros, (self.queue, shape[0]), jnp.int32
+      'usage', 'codes', jnp.zeros, (self.queue, len(self.sizes)), jnp.int32
     )
     self.documents = self.variable(
       'usage', 'documents', lambda: jnp.full(self.queue, -1, jnp.int32)

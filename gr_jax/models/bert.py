@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from gr_jax.models import layers
 from gr_jax.parameters import parameter
+from gr_jax.precision import widened
 from gr_jax.types import UserError
 
 
@@ -62,7 +63,7 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
-    inputs = inputs.astype(jnp.float32)
+    inputs = widened(inputs)
     width = inputs.shape[-1:]
     scale = parameter('scale', nn.initializers.ones_init(), width, ('embed',))
     bias = parameter('bias', nn.initializers.zeros_init(), width, ('embed',))

@@ -150,7 +150,6 @@ class CodeDecoder(nn.Module):
     Returns:
       [B, L, K] float32 scores; log_softmax gives log P(z_t | z_<t, q).
     """
-    codewords_BLD = codewords_BLD.astype(jnp.float32)
     before_BLD = jnp.cumsum(codewords_BLD, axis=1) - codewords_BLD
     residuals_BLD = encoding.vectors_BD[:, None, :] - before_BLD
     previous_BLD = jnp.pad(codewords_BLD, ((0, 0), (1, 0), (0, 0)))[:, :-1]
@@ -162,13 +161,14 @@ class CodeDecoder(nn.Module):
       + self.position_embedding_LM[None]
     )
     hidden_BLM = self.stack(
-      inputs_BLM,
+      layers.constrain(inputs_BLM, 'batch', 'code_positions', 'embed'),
       encoding.states_BSE,
       encoding.mask_BS,
       deterministic=deterministic,
     )
     scores_BLK = self.code_head(hidden_BLM, residuals_BLD, codebooks_LKD)
-    return scores_BLK + self.absent_LK[None]
+    scores_BLK = scores_BLK + self.absent_LK[None]
+    return layers.constrain(scores_BLK, 'batch', 'code_positions', 'codes')
 
   def start(self, encoding, width):
     """The state of `width` beams a query before the first code.
@@ -323,7 +323,7 @@ def tied_scores(targets_BLD, codebooks_LKD, sharpness_L):
   # an einsum: that copies the targets to turn them around, at every step.
   exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
   products_BLK = jax.vmap(exact, (1, 0), 1)(
-    targets_BLD.astype(jnp.float32), codebooks_LKD.swapaxes(1, 2)
+    targets_BLD, codebooks_LKD.swapaxes(1, 2)
   )
   squares_LK = jnp.sum(codebooks_LKD**2, axis=-1)
   return sharpness_L[None, :, None] * (2 * products_BLK - squares_LK[None])

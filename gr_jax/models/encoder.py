@@ -8,6 +8,7 @@ from flax import struct
 from gr_jax.models import layers
 from gr_jax.models.bert import BertConfig, BertEncoder
 from gr_jax.models.t5 import T5Config, T5Encoder
+from gr_jax.precision import widened
 from gr_jax.types import check_option
 
 POOLINGS = ('mean', 'first')
@@ -38,12 +39,11 @@ def pool(states_BSE, mask_BS, pooling: str) -> jax.Array:
   Returns:
     [B, E] float32; zeros for the mean of a row without text.
   """
-  states_BSE = states_BSE.astype(jnp.float32)
+  states_BSE = widened(states_BSE)
   if pooling == 'first':
     return states_BSE[:, 0]
-  mask_BS1 = mask_BS[:, :, None].astype(jnp.float32)
-  total_BE = jnp.sum(states_BSE * mask_BS1, axis=1)
-  return total_BE / jnp.maximum(jnp.sum(mask_BS1, axis=1), 1.0)
+  total_BE = jnp.sum(states_BSE, axis=1, where=mask_BS[:, :, None])
+  return total_BE / jnp.maximum(jnp.sum(mask_BS, axis=1, keepdims=True), 1)
 
 
 class Encoder(nn.Module):

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.parameters import parameter
+from gr_jax.parameters import constrain, parameter
+from gr_jax.precision import widened
 from gr_jax.types import check_option
 
 # Added to the score of a hidden key. Finite, so that a row whose keys are
@@ -46,11 +47,6 @@ def attention_bias(mask_BS: jax.Array) -> jax.Array:
   return jnp.where(mask_BS, 0.0, HIDDEN)[:, None, None, :]
 
 
-def constrain(array: jax.Array, *axes: str | None) -> jax.Array:
-  """Tells the compiler over which mesh axes an activation is spread."""
-  return nn.with_logical_constraint(array, axes)
-
-
 class Dense(nn.Module):
   """A linear map of the last axis.
 
@@ -58,14 +54,14 @@ class Dense(nn.Module):
     features: width of the result.
     axes: logical names of the kernel's input and output axis.
     use_bias: whether a vector is added.
-    dtype: in which the product is computed.
+    dtype: in which the product is computed; that of the parameters if none.
     kernel_init: initializer of the kernel.
   """
 
   features: int
   axes: tuple[str, str]
   use_bias: bool = False
-  dtype: str = 'float32'
+  dtype: str | None = None
   kernel_init: Callable = nn.initializers.lecun_normal()
 
   @nn.compact
@@ -73,12 +69,13 @@ class Dense(nn.Module):
     kernel = parameter(
       'kernel', self.kernel_init, (inputs.shape[-1], self.features), self.axes
     )
-    outputs = jnp.dot(inputs.astype(self.dtype), kernel.astype(self.dtype))
+    dtype = self.dtype or kernel.dtype
+    outputs = jnp.dot(inputs.astype(dtype), kernel.astype(dtype))
     if self.use_bias:
       bias = parameter(
         'bias', nn.initializers.zeros_init(), (self.features,), self.axes[1:]
       )
-      outputs += jnp.broadcast_to(bias.astype(self.dtype), outputs.shape)
+      outputs += jnp.broadcast_to(bias.astype(dtype), outputs.shape)
     return outputs
 
 
@@ -130,11 +127,9 @@ class RootMeanSquareNorm(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: jax.Array) -> jax.Array:
-    inputs = inputs.astype(jnp.float32)
+    inputs, width = widened(inputs), inputs.shape[-1:]
     square = jnp.mean(jnp.square(inputs), axis=-1, keepdims=True)
-    scale = parameter(
-      'scale', nn.initializers.ones_init(), (inputs.shape[-1],), ('embed',)
-    )
+    scale = parameter('scale', nn.initializers.ones_init(), width, ('embed',))
     outputs = inputs * jax.lax.rsqrt(square + self.epsilon)
     return (outputs * jnp.broadcast_to(scale, outputs.shape)).astype(self.dtype)
 
@@ -148,9 +143,8 @@ def split_heads(joined: jax.Array, num_heads: int) -> jax.Array:
   """
   *rows, length, width = joined.shape
   heads = joined.reshape(*rows, length, num_heads, width // num_heads)
-  return constrain(
-    jnp.swapaxes(heads, -2, -3), 'batch', 'heads', 'length', 'kv'
-  )
+  heads = jnp.swapaxes(heads, -2, -3)
+  return constrain(heads, 'batch', 'heads', 'length', 'kv')
 
 
 def join_heads(heads_BHQD: jax.Array) -> jax.Array:
@@ -179,7 +173,7 @@ def attend(
     [B, H, Q, D] weighted means of the values, in the dtype of the values.
   """
   scores_BHQS = jnp.einsum('BHQD,BHSD->BHQS', query_BHQD, key_BHSD)
-  scores_BHQS = scores_BHQS.astype(jnp.float32) + bias_BHQS
+  scores_BHQS = widened(scores_BHQS) + bias_BHQS
   weights_BHQS = drop(jax.nn.softmax(scores_BHQS, axis=-1))
   weights_BHQS = weights_BHQS.astype(value_BHSD.dtype)
   return jnp.einsum('BHQS,BHSD->BHQD', weights_BHQS, value_BHSD)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.parameters import parameter
+from gr_jax.parameters import constrain, parameter
+from gr_jax.precision import widened
 
 
 class Projection(nn.Module):
@@ -26,11 +27,13 @@ class Projection(nn.Module):
     kernel_ED = parameter(
       'kernel', init, (pooled_BE.shape[-1], self.width), ('embed', 'width')
     )
-    return unit_length(unit_length(pooled_BE.astype(jnp.float32)) @ kernel_ED)
+    vectors_BD = unit_length(unit_length(pooled_BE) @ kernel_ED)
+    return constrain(vectors_BD, 'batch', 'width')
 
 
 def unit_length(vectors):
   """Vectors of length 1 along the last axis; zeros stay zeros."""
+  vectors = widened(vectors)
   square = jnp.sum(vectors**2, axis=-1, keepdims=True)
   return vectors * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
 

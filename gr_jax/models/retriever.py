@@ -319,7 +319,7 @@ class Retriever(nn.Module):
   def project(self, pooled_BE):
     """[B, D] unit vectors from what the encoder pooled."""
     if not self.config.projection:
-      return unit_length(pooled_BE.astype(jnp.float32))
+      return unit_length(pooled_BE)
     return self.projection(pooled_BE)
 
   def encode(self, tokens_BS, deterministic=True):

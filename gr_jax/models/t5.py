@@ -77,10 +77,8 @@ def relative_buckets(
     distance = jnp.maximum(-offsets, 0)
   exact = buckets // 2
   ratio = jnp.maximum(distance, 1).astype(jnp.float32) / exact
-  far = exact + (
-    jnp.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
-  ).astype(jnp.int32)
-  far = jnp.minimum(far, buckets - 1)
+  steps = jnp.log(ratio) / math.log(max_distance / exact) * (buckets - exact)
+  far = jnp.minimum(exact + steps.astype(jnp.int32), buckets - 1)
   return start + jnp.where(distance < exact, distance, far)
 
 

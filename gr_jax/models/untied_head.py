@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.parameters import parameter
+from gr_jax.precision import widened
 
 
 class UntiedHead(nn.Module):
@@ -35,5 +36,5 @@ class UntiedHead(nn.Module):
     """[B, L, K] scores, see code_decoder.TiedHead."""
     del residuals_BLD, codebooks_LKD, share
     return jnp.einsum(
-      'BLM,LMK->BLK', hidden_BLM.astype(jnp.float32), self.head_LMK[levels]
+      'BLM,LMK->BLK', widened(hidden_BLM), self.head_LMK[levels]
     )

@@ -21,7 +21,7 @@ def agreement_loss(query_probs_BLK, codes_BL):
     The mean over the batch of the sum over positions, in nats, and metrics.
   """
   chosen_BL = jnp.take_along_axis(
-    query_probs_BLK.astype(jnp.float32), codes_BL[..., None], axis=-1
+    query_probs_BLK, codes_BL[..., None], axis=-1
   )[..., 0]
   loss_B = -jnp.sum(jnp.log(chosen_BL + _TINY), axis=-1)
   return jnp.mean(loss_B), {'agreement': (jnp.sum(loss_B), loss_B.size)}
@@ -46,8 +46,8 @@ def code_contrast_loss(query_probs_BLK, probs_BLK, documents_B):
   """
   agree_LBC = jnp.einsum(
     'BLK,CLK->LBC',
-    query_probs_BLK.astype(jnp.float32),
-    probs_BLK.astype(jnp.float32),
+    query_probs_BLK,
+    probs_BLK,
   )
   scores_BC = jnp.sum(jnp.log(agree_LBC + _TINY), axis=0)
   logp_BC = jax.nn.log_softmax(

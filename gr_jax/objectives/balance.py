@@ -21,7 +21,7 @@ def position_entropy(probs_BLK):
   Returns:
     [L] entropies; log(K) means that all codes are used equally.
   """
-  mean_LK = jnp.mean(probs_BLK.astype(jnp.float32), axis=0)
+  mean_LK = jnp.mean(probs_BLK, axis=0)
   return -jnp.sum(mean_LK * jnp.log(mean_LK + _TINY), axis=-1)
 
 
@@ -78,9 +78,9 @@ def overlaps(
     agree_PB += jnp.concatenate([batch_CB, queue_QB])
     return agree_PB, measure and measure(agree_PB, pair_PB)
 
-  positions = probs_BLK.astype(jnp.float32).swapaxes(0, 1), queue_codes_QL.T
+  positions = probs_BLK.swapaxes(0, 1), queue_codes_QL.T
   agree_PB, measured_L = jax.lax.scan(
-    step, jnp.zeros(pair_PB.shape, jnp.float32), positions
+    step, jnp.zeros(pair_PB.shape, positions[0].dtype), positions
   )
   return agree_PB, pair_PB, measured_L
 

@@ -18,11 +18,9 @@ def commitment_loss(document_vectors_BD, quantised_BD):
     The mean over the batch, and metrics; `quantisation_error` is the squared
     distance itself, between 0 and 1 for useful codes of unit vectors.
   """
-  vectors_BD = document_vectors_BD.astype(jnp.float32)
-  quantised_BD = quantised_BD.astype(jnp.float32)
   stop = jax.lax.stop_gradient
-  commit_B = jnp.sum((vectors_BD - stop(quantised_BD)) ** 2, axis=-1)
-  follow_B = jnp.sum((stop(vectors_BD) - quantised_BD) ** 2, axis=-1)
+  commit_B = jnp.sum((document_vectors_BD - stop(quantised_BD)) ** 2, axis=-1)
+  follow_B = jnp.sum((stop(document_vectors_BD) - quantised_BD) ** 2, axis=-1)
   return jnp.mean(commit_B + follow_B), {
     'quantisation_error': (jnp.sum(commit_B), commit_B.size)
   }

@@ -53,9 +53,7 @@ def info_nce_loss(
 
 def dot_products(queries_BD, vectors_CD):
   """[B, C] products of every query with every vector, in float32."""
-  return jnp.einsum(
-    'BD,CD->BC', queries_BD.astype(jnp.float32), vectors_CD.astype(jnp.float32)
-  )
+  return jnp.einsum('BD,CD->BC', queries_BD, vectors_CD)
 
 
 def same_document(documents_B):

@@ -19,7 +19,7 @@ def generation_loss(scores_BLK, targets_BLK, codes_BL):
   Returns:
     The mean over the batch of the sum over positions, in nats, and metrics.
   """
-  logp_BLK = jax.nn.log_softmax(scores_BLK.astype(jnp.float32), axis=-1)
+  logp_BLK = jax.nn.log_softmax(scores_BLK, axis=-1)
   loss_B = -jnp.sum(targets_BLK * logp_BLK, axis=(1, 2))
   hits_BL = jnp.argmax(scores_BLK, axis=-1) == codes_BL
   batch = loss_B.size

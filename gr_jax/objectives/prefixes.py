@@ -22,7 +22,7 @@ def prefix_log_distributions(
   Returns:
     [L, B, C] log probabilities over the documents of the batch.
   """
-  prefixes_BLD = jnp.cumsum(codewords_BLD.astype(jnp.float32), axis=1)
+  prefixes_BLD = jnp.cumsum(codewords_BLD, axis=1)
   scores_LBC = jnp.einsum('BD,CLD->LBC', query_vectors_BD, prefixes_BLD)
   squares_LC = jnp.sum(prefixes_BLD**2, axis=-1).T
   scores_LBC = (scores_LBC - squares_LC[:, None, :] / 2) / temperature

@@ -18,7 +18,6 @@ def reconstruction_loss(pooled_BE, reconstructed_BE):
   """
 
   def unit(x_BE):
-    x_BE = x_BE.astype(jnp.float32)
     square_B1 = jnp.sum(x_BE**2, axis=-1, keepdims=True)
     return x_BE / jnp.sqrt(jnp.maximum(square_B1, 1e-12))
 

@@ -18,7 +18,6 @@ def sharpness_loss(probs_BLK):
   Returns:
     The mean entropy in nats and metrics.
   """
-  probs_BLK = probs_BLK.astype(jnp.float32)
   entropy_BL = -jnp.sum(probs_BLK * jnp.log(probs_BLK + _TINY), axis=-1)
   return jnp.mean(entropy_BL), {
     'sharpness': (jnp.sum(entropy_BL), entropy_BL.size)

@@ -26,6 +26,7 @@ BUDGET = 1500
 PATH = (
   'train.py',
   'parameters.py',
+  'precision.py',
   'schedule.py',
   'data/loader.py',
   'training/loop.py',
