@@ -76,14 +76,14 @@ def _train(settings, run_dir, prepared, asked, mesh):
   from gr_jax.training import initial, interrupts, logs, loop, stages
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.guard import make_watch
-  from gr_jax.training.mesh import put_batch, shardings_for
+  from gr_jax.training.mesh import put_batch
   from gr_jax.training.window import Window, make_record
 
   training = settings.training
   model = Retriever(settings.model)
   optimizers = stages.stage_optimizers(training)
-  state, axes, weights_sha256 = initial.first_state(
-    settings, model, len(prepared.document_ids), optimizers['dense']
+  state, _, weights_sha256 = initial.first_state(
+    settings, model, len(prepared.document_ids), optimizers['dense'], mesh
   )
   hashes = prepared.hashes() | {'encoder_weights': weights_sha256}
   texts = run_folder.Texts(
@@ -102,7 +102,6 @@ def _train(settings, run_dir, prepared, asked, mesh):
     folder = run_dir / 'checkpoints'
     checkpoints = Checkpoints(folder, training.keep_checkpoints)
     stack.callback(checkpoints.close)
-    state = jax.device_put(state, shardings_for(mesh, axes, state))
     state = checkpoints.resume(state, batches, hashes)
     loop.train_loop(
       state=state,

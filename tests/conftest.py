@@ -1,4 +1,4 @@
-"""Strict shapes, warnings as errors; 8 CPU devices for `-m mesh`, else one.
+"""Strict shapes, warnings as errors; 1 CPU device, 8 for `-m mesh` and `soak`.
 
 A step that is spread over 8 devices takes three times as long to compile as on
 one, and most tests are about other things.
@@ -32,7 +32,7 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 
 
 def pytest_configure(config):
-  devices = 8 if config.option.markexpr == 'mesh' else 1
+  devices = 8 if config.option.markexpr in ('mesh', 'soak') else 1
   jax.config.update('jax_num_cpu_devices', devices)
 
 

@@ -1,14 +1,17 @@
 """Parameters at step 0, and codes where the second stage starts."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from gr_jax.indexers.tables import TABLES
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
 from gr_jax.training import run_weights
+from gr_jax.training.mesh import made_on, put, replicated, shardings_for
 from gr_jax.training.state import TrainState
 from gr_jax.types import UserError
 
@@ -19,13 +22,14 @@ _DECODER_ONLY = ('num_decoder_layers', 'logits_via_embedding')
 _ENCODER_ONLY = ('num_encoder_layers', 'logits_via_embedding', 'vocab_size')
 
 
-def init_params(model, seed, documents):
+def init_params(model, seed, documents, mesh=None):
   """Draws all parameters.
 
   Args:
     model: models.retriever.Retriever.
     seed: of the draw.
-    documents: N, rows of the table of static identifiers.
+    documents: N, rows of the tables of what is known of documents.
+    mesh: where they are to lie; one device when None.
 
   Returns:
     The parameters, their logical axes (the 'params_axes' collection) and the
@@ -40,21 +44,31 @@ def init_params(model, seed, documents):
 
   def init(key):
     keys = jax.random.split(key)
-    return model.init(
+    variables = model.init(
       {'params': keys[0], 'dropout': keys[1]},
       batch,
       temperature=1.0,
       noise=0.0,
       deterministic=True,
     )
+    params = dict(variables['params'])
+    for name in TABLES:
+      if name in params:
+        row_1X = params[name]['table']
+        params[name] = {'table': jnp.repeat(row_1X, documents, axis=0)}
+    return {**variables, 'params': params}
 
-  variables = jax.jit(init)(jax.random.key(seed))
-  params = dict(variables['params'])
-  for name in TABLES:
-    if name in params:
-      row_1X = params[name]['table']
-      params[name] = {'table': jnp.repeat(row_1X, documents, axis=0)}
-  return params, variables['params_axes'], variables['usage']
+  def drawn(key):
+    variables = init(key)
+    return variables['params'], variables['usage']
+
+  key = jax.random.key(seed)
+  axes = jax.eval_shape(init, key)['params_axes']
+  if mesh is None:
+    params, usage = jax.jit(drawn)(key)
+  else:
+    params, usage = made_on(mesh, axes, drawn, key)
+  return params, axes, usage
 
 
 def make_state(params, usage, optimizer, train_encoder):
@@ -94,7 +108,7 @@ def split_frozen(params, train_encoder):
   return {k: v for k, v in params.items() if k not in frozen_names}, frozen
 
 
-def first_state(settings, model, documents, optimizer):
+def first_state(settings, model, documents, optimizer, mesh=None):
   """The state at step 0, with pretrained weights where there are some.
 
   Args:
@@ -102,17 +116,38 @@ def first_state(settings, model, documents, optimizer):
     model: models.retriever.Retriever.
     documents: N, of the corpus.
     optimizer: optax transformation.
+    mesh: where each array is to lie from the start; one device when None.
 
   Returns:
     The TrainState, the parameters' logical axes, and the SHA-256 of the
     weights ('' for none).
   """
-  params, axes, usage = init_params(model, settings.seed, documents)
+  params, axes, usage = init_params(model, settings.seed, documents, mesh)
   params, weights_sha256 = import_params(
     params, settings.model, settings.encoder_weights
   )
-  state = make_state(params, usage, optimizer, settings.training.train_encoder)
-  return state, axes, weights_sha256
+  train_encoder = settings.training.train_encoder
+  if mesh is None:
+    state = make_state(params, usage, optimizer, train_encoder)
+    return state, axes, weights_sha256
+  params = _without_host_arrays(params, shardings_for(mesh, axes, params))
+  # Moments are as large as parameters: made in place as well.
+  moments = functools.partial(made_on, mesh, axes, optimizer.init)
+  optimizer = optimizer._replace(init=moments)
+  state = make_state(params, usage, optimizer, train_encoder)
+  step = put(np.zeros((), np.int32), replicated(mesh))
+  return state.replace(step=step), axes, weights_sha256
+
+
+def _without_host_arrays(params, shardings):
+  """Parameters with those of imported weights put on the devices one by one."""
+  return jax.tree.map(
+    lambda leaf, sharding: (
+      leaf if isinstance(leaf, jax.Array) else put(leaf, sharding)
+    ),
+    params,
+    shardings,
+  )
 
 
 def import_params(params, config, source):

@@ -8,10 +8,11 @@ word, so nothing here enters a mesh in the other way.
 import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import traverse_util
@@ -156,6 +157,43 @@ def shardings_for(mesh: Mesh, params_axes: Mapping, abstract: Any) -> Any:
     return NamedSharding(mesh, spec)
 
   return jax.tree_util.tree_map_with_path(place, abstract)
+
+
+def made_on(mesh: Mesh, params_axes: Mapping, make: Callable, given: Any):
+  """What a function makes, each array from the start where it belongs.
+
+  No device and no host ever holds all of it.
+
+  Args:
+    mesh: from `make_mesh`.
+    params_axes: the collection that `param_with_axes` fills.
+    make: a function of arrays that can be traced.
+    given: its argument.
+
+  Returns:
+    What it returns, placed as `shardings_for` says.
+  """
+  shardings = shardings_for(mesh, params_axes, jax.eval_shape(make, given))
+  return jax.jit(make, out_shardings=shardings)(given)
+
+
+def put(array: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  """A copy of an array where it belongs; of a host's, each device its part."""
+  if isinstance(array, jax.Array):
+    return jax.device_put(jnp.array(array, copy=True), sharding)
+  array = np.asarray(array)
+  return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)
+
+
+def whole(tree: Any) -> Any:
+  """Keeps arrays whole on every device, for jitted functions under `active`.
+
+  Left to itself, the compiler would lay what a step returns otherwise than what
+  it was given, and the next step would be compiled anew.
+  """
+  return jax.tree.map(
+    lambda x: nn.with_logical_constraint(x, (None,) * x.ndim), tree
+  )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

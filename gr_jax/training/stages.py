@@ -3,13 +3,13 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gr_jax.indexers import settling, starting
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.objectives.weighted_sum import only
+from gr_jax.training.mesh import put
 from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.step import make_step
 
@@ -124,9 +124,10 @@ def begin_stage(name, settings, texts, optimizer, state):
     found = _settled_codes(settings.model, texts, state.all_params())
     state = state.replace(frozen=_replaced(state.frozen, found))
   return state.replace(
-    opt_state=jax.tree.map(
-      _placed, optimizer.init(state.params), state.opt_state
-    )
+    opt_state=jax.jit(
+      optimizer.init,
+      out_shardings=jax.tree.map(lambda x: x.sharding, state.opt_state),
+    )(state.params)
   )
 
 
@@ -176,4 +177,4 @@ def _placed(new, old):
   Steps donate all of a state: nothing in it may be another's buffer too, as
   keys are that start as codebooks.
   """
-  return jax.device_put(jnp.array(new, copy=True), old.sharding)
+  return put(new.astype(old.dtype), old.sharding)

@@ -7,6 +7,7 @@ import optax
 
 from gr_jax.indexers.upkeep import keep_up
 from gr_jax.objectives.weighted_sum import objective
+from gr_jax.training.mesh import whole
 from gr_jax.training.microbatches import accumulated
 
 
@@ -44,6 +45,7 @@ def make_step(model, *, optimizer, settings, objective_settings, upkeep, seed):
     if upkeep is not None:
       sizes = model.config.code_sizes
       params, usage = keep_up(params, usage, state.step, upkeep, sizes)
+    usage = whole(usage)
     state = state.replace(
       step=state.step + 1, params=params, opt_state=opt_state, usage=usage
     )
