@@ -333,7 +333,7 @@ def _claim(run: Run) -> None:
 
 def _indexed(run: Run):
   """A trained run with its index in memory, as comparison_bench judges it."""
-  from gr_jax import run_folder, run_settings
+  from gr_jax import run_settings, run_texts
   from gr_jax.data.prepared import PreparedData
   from gr_jax.evaluation.comparison_bench import Trained
   from gr_jax.models.retriever import Retriever
@@ -349,9 +349,7 @@ def _indexed(run: Run):
   cache = run_settings.cache_dir(settings, run.folder)
   prepared = PreparedData(cache / 'prepared')
   model = Retriever(settings.model)
-  texts = run_folder.Texts(
-    settings, run.folder, model, params, prepared, hashes
-  )
+  texts = run_texts.Texts(settings, run.folder, model, params, prepared, hashes)
   blank = [''] * len(prepared.document_ids)
   index = build_index(
     model, params, texts.documents(params), settings.search.vector_type,

@@ -186,6 +186,7 @@ def evaluate(
   from gr_jax.index.reader import load_index
   from gr_jax.retrieval.opening import saved_search
 
+  entry.refuse_several_processes()
   settings = run_folder.read_settings(run_dir)
   folder, bad_records = run_settings.collection_arguments(settings, run_dir)
   collection = Collection(data_dir or folder, bad_records)

@@ -4,9 +4,11 @@ python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
 """
 
 import argparse
+import hashlib
+import json
 import pathlib
 
-from gr_jax import entry
+from gr_jax import entry, processes
 from gr_jax.types import UserError
 
 # May be missing, unlike a split of another name to fit on.
@@ -20,6 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   entry.add_run_dir_flag(parser)
+  processes.add_flags(parser)
   parser.add_argument(
     '--checkpoint', type=int, metavar='STEP', help='default: the last'
   )
@@ -44,28 +47,58 @@ def index_run(
   Returns:
     The folder of the new version.
   """
-  from gr_jax import run_folder, run_settings
+  from gr_jax import run_folder, run_settings, run_texts
   from gr_jax.data.collection import Collection
-  from gr_jax.indexers.tables import TABLES
   from gr_jax.models.retriever import Retriever
   from gr_jax.retrieval.building import build_index
+
+  run_dir = run_dir.absolute()
+  settings = run_folder.read_settings(run_dir)
+  params, manifest = _restore(run_dir, checkpoint)
+  hashes = manifest['hashes']
+  prepared, vocabulary = _prepared(settings, run_dir, hashes)
+  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
+  shown = []
+  # Read by the process that will write it alone.
+  processes.first(lambda: shown.extend(_shown(collection, prepared)))
+  model = Retriever(settings.model)
+  texts = run_texts.Texts(
+    settings, run_dir, model, params, prepared, hashes, _fingerprint(manifest)
+  )
+  vectors_ND = texts.documents(params)
+
+  def write():
+    index = build_index(
+      model, params, vectors_ND, settings.search.vector_type,
+      prepared.document_ids, *shown,
+    )  # fmt: skip
+    version = _write(
+      index, settings, model, params, prepared, vocabulary, hashes, collection,
+      output or run_dir / 'index',
+    )  # fmt: skip
+    return str(version)
+
+  version = pathlib.Path(processes.first(write))
+  texts.remove_shards()
+  return version
+
+
+def _fingerprint(manifest) -> str:
+  """Of all that vectors of a checkpoint's model depend on."""
+  inputs = json.dumps([manifest['files'], manifest['hashes']], sort_keys=True)
+  return hashlib.sha256(inputs.encode()).hexdigest()
+
+
+def _write(
+  index, settings, model, params, prepared, vocabulary, hashes, collection,
+  output,
+):  # fmt: skip
+  """Chooses how the index will be searched and writes it."""
+  from gr_jax.indexers.tables import TABLES
   from gr_jax.retrieval.opening import saved_settings
   from gr_jax.retrieval.searcher import Searcher
   from gr_jax.settings import to_json
 
-  entry.refuse_several_processes()
-  run_dir = run_dir.absolute()
-  settings = run_folder.read_settings(run_dir)
-  params, hashes = _restore(run_dir, checkpoint)
-  prepared, vocabulary = _prepared(settings, run_dir, hashes)
-  collection = Collection(*run_settings.collection_arguments(settings, run_dir))
-  titles, snippets, metadata = _shown(collection, prepared)
-  model = Retriever(settings.model)
-  texts = run_folder.Texts(settings, run_dir, model, params, prepared, hashes)
-  index = build_index(
-    model, params, texts.documents(params), settings.search.vector_type,
-    prepared.document_ids, titles, snippets, metadata,
-  )  # fmt: skip
   search = _fitted(
     Searcher(
       index, model, params, vocabulary, prepared.query_length, settings.search
@@ -84,25 +117,26 @@ def index_run(
     'encoder_weights': hashes['encoder_weights'],
     'examples': hashes['examples'],
   }
-  path = output or run_dir / 'index'
   # What is known of the corpus's documents is in their identifiers by now.
   searched = {k: v for k, v in params.items() if k not in TABLES}
-  return index.save(path, searched, saved, vocabulary, inputs)
+  return index.save(output, searched, saved, vocabulary, inputs)
 
 
 def _restore(run_dir: pathlib.Path, checkpoint: int | None):
-  """Parameters of a checkpoint and the hashes of what it depends on."""
+  """Parameters of a checkpoint and its manifest."""
   from gr_jax.training.checkpoints import Checkpoints
 
   checkpoints = Checkpoints(run_dir / 'checkpoints')
   try:
-    step = checkpoints.latest() if checkpoint is None else checkpoint
+    step = checkpoint
+    if step is None:
+      step = processes.first(checkpoints.latest)
     if step is None:
       raise UserError(
         f'{checkpoints.directory} holds no checkpoint: train the run first'
       )
-    hashes = checkpoints.verify(step)['hashes']
-    return checkpoints.restore_params(step), hashes
+    manifest = processes.first(lambda: checkpoints.verify(step))
+    return checkpoints.restore_params(step), manifest
   finally:
     checkpoints.close()
 
@@ -174,7 +208,9 @@ def warm_up(index: pathlib.Path) -> None:
   if jax.default_backend() != 'cpu':
     return
   arguments = [f'--index={index}', 'warm up']
-  entry.run_apart('gr_jax.search', arguments, silent=True)
+  processes.first(
+    lambda: entry.run_apart('gr_jax.search', arguments, silent=True)
+  )
 
 
 def main(arguments: list[str]) -> int:
@@ -182,10 +218,13 @@ def main(arguments: list[str]) -> int:
   flags = _parser().parse_args(arguments)
   run_dir = pathlib.Path(flags.run_dir)
   output = pathlib.Path(flags.output) if flags.output else run_dir / 'index'
-  version = index_run(run_dir, flags.checkpoint, output)
-  warm_up(output)
-  print(f'wrote {version}')
-  print(f'search it: python -m gr_jax.search --index={output} "my query"')
+  with processes.joined(flags):
+    version = index_run(run_dir, flags.checkpoint, output)
+    warm_up(output)
+    processes.say(f'wrote {version}')
+    processes.say(
+      f'search it: python -m gr_jax.search --index={output} "my query"'
+    )
   return 0
 
 

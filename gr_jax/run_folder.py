@@ -2,28 +2,14 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import tempfile
 
-import jax
-import numpy as np
-
-from gr_jax import entry, locks, run_settings
-from gr_jax.data.loader_checks import used_rates
+from gr_jax import entry, locks, processes, run_settings
 from gr_jax.data.preparation_settings import inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
-from gr_jax.retrieval.encoding import (
-  candidate_codes,
-  document_vectors,
-  encode_texts,
-  project_vectors,
-)
-from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
-from gr_jax.retrieval.hard_negatives import mined_negatives
-from gr_jax.retrieval.program import encode_program
 from gr_jax.settings import from_json, to_json
 from gr_jax.training.manifests import FileDamaged, read_manifest
 from gr_jax.types import UserError
@@ -131,12 +117,16 @@ def keep_settings(settings, run_dir: pathlib.Path, config_text: str) -> None:
     run_dir: of the run.
     config_text: the gin configuration.
   """
-  run_dir.mkdir(parents=True, exist_ok=True)
   text = json.dumps(to_json(settings), indent=1) + '\n'
-  for name, content in ((SETTINGS, text), ('config.gin', config_text)):
-    partial = run_dir / f'{name}.partial'
-    partial.write_text(content, encoding='utf-8')
-    os.replace(partial, run_dir / name)
+
+  def write():
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for name, content in ((SETTINGS, text), ('config.gin', config_text)):
+      partial = run_dir / f'{name}.partial'
+      partial.write_text(content, encoding='utf-8')
+      os.replace(partial, run_dir / name)
+
+  processes.first(write)
 
 
 def _difference(old, new) -> str:
@@ -151,9 +141,13 @@ def _difference(old, new) -> str:
 
 
 def held(run_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
-  """Holds a run folder against a second process that trains in it."""
-  lock = run_dir / '.lock'
-  return locks.held(lock, f'training {run_dir}', 'choose another RUN_DIR')
+  """Holds a run folder against another run that trains in it."""
+  lock = locks.held(
+    run_dir / '.lock', f'training {run_dir}', 'choose another RUN_DIR'
+  )
+  stack = contextlib.ExitStack()
+  processes.first(lambda: stack.enter_context(lock))
+  return stack
 
 
 def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
@@ -167,6 +161,22 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
     UserError: for bad input; nothing is left behind then.
   """
   directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
+  processes.first(lambda: _make_current(settings, run_dir, directory))
+  prepared = PreparedData(directory)
+  processes.first(prepared.verify)
+  pieces = prepared.vocabulary().size
+  rows = settings.model.encoder.vocab_size
+  # JAX reads past the end of a table without a word.
+  if pieces > rows:
+    raise UserError(
+      f'the vocabulary has {pieces} entries, the encoder {rows} vectors: set '
+      'vocab_size of its settings, or prepare with the vocabulary of the model'
+    )
+  return prepared
+
+
+def _make_current(settings, run_dir, directory: pathlib.Path) -> None:
+  """Prepares examples where they are missing or stale."""
   data_dir, _ = run_settings.collection_arguments(settings, run_dir)
   named = settings.data_dir == run_settings.PYTHON_DOCS or (
     settings.data_dir.startswith(run_settings.IR_DATASETS)
@@ -179,17 +189,6 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
       'choose another CACHE_DIR',
     ):
       _prepare(settings, run_dir, directory, write)
-  prepared = PreparedData(directory)
-  prepared.verify()
-  pieces = prepared.vocabulary().size
-  rows = settings.model.encoder.vocab_size
-  # JAX reads past the end of a table without a word.
-  if pieces > rows:
-    raise UserError(
-      f'the vocabulary has {pieces} entries, the encoder {rows} vectors: set '
-      'vocab_size of its settings, or prepare with the vocabulary of the model'
-    )
-  return prepared
 
 
 def _prepare(settings, run_dir, directory: pathlib.Path, write: bool) -> None:
@@ -219,134 +218,3 @@ def _prepare_apart(preparation, directory: pathlib.Path, collection) -> None:
       name = collection.removeprefix(run_settings.IR_DATASETS)
       arguments.append(f'--ir_datasets={name}')
     entry.run_apart('gr_jax.prepare', arguments)
-
-
-def _report(line: str) -> None:
-  print(line, flush=True)
-
-
-class Texts:
-  """The texts of a run as vectors, whether the encoder is frozen or trains.
-
-  Attributes:
-    prepared: the examples.
-    frozen: vectors of the frozen encoder, None when it trains.
-  """
-
-  def __init__(self, settings, run_dir, model, params, prepared, hashes):
-    """Opens the texts, encoding them first when the encoder is frozen.
-
-    Args:
-      settings: of the run.
-      run_dir: of the run.
-      model: Retriever.
-      params: with the encoder's weights.
-      prepared: the examples.
-      hashes: of weights, vocabulary and examples.
-    """
-    self.prepared = prepared
-    self.frozen: FrozenVectors | None = None
-    self._model = model
-    self._settings = settings
-    self._directory = run_settings.cache_dir(settings, run_dir) / 'vectors'
-    self._hashes = hashes
-    self._sources = sorted(used_rates(prepared, settings.loader.rates))
-    if settings.training.train_encoder:
-      return
-    if settings.model.decoder.attends_tokens:
-      raise UserError(
-        'a frozen encoder keeps one vector a text: set '
-        'CodeDecoderConfig.attends_tokens = False, or '
-        'TrainingSettings.train_encoder = True'
-      )
-    self.frozen = self._pooled(params)
-
-  def hard_negatives(self, params):
-    """What hard negatives are drawn from, None for no such.
-
-    Args:
-      params: of the model before it is trained.
-
-    Returns:
-      {source: [examples, C] document numbers}, see
-      retrieval.hard_negatives.mined_negatives.
-    """
-    if not self._settings.loader.hard_negatives:
-      return None
-    vectors = self.frozen or self._pooled(params)
-    return mined_negatives(self._directory, vectors, self.prepared, _report)
-
-  def _pooled(self, params) -> FrozenVectors:
-    """What the encoder, as it is now, pools of all texts."""
-    # The same weights under another configuration give other vectors.
-    settings, model = self._settings, self._model
-    inputs = {
-      **self._hashes,
-      'encoder': to_json(settings.model.encoder),
-      'pooling': settings.model.pooling,
-    }
-    if not settings.encoder_weights:
-      inputs['seed'] = settings.seed
-    fingerprint = json.dumps(inputs, sort_keys=True).encode()
-    backbone = jax.jit(
-      lambda encoder, tokens_BS: (
-        model.apply(
-          {'params': {'encoder': encoder}}, tokens_BS, method='backbone'
-        ).pooled_BE
-      )
-    )
-    return frozen_vectors(
-      self._directory,
-      lambda tokens_BS: backbone(params['encoder'], tokens_BS),
-      self.prepared,
-      self._sources,
-      hashlib.sha256(fingerprint).hexdigest(),
-      _report,
-    )
-
-  def documents(self, params) -> np.ndarray:
-    """[N, D] unit vectors of the documents."""
-    if self.frozen is not None:
-      return project_vectors(self._model, params, self.frozen.documents)
-    return document_vectors(
-      self._model,
-      params,
-      self.prepared.document_tokens,
-      len(self.prepared.document_ids),
-      self.prepared.document_length,
-    )
-
-  def candidates(self, params) -> tuple[np.ndarray, np.ndarray]:
-    """[N, W, L] identifiers a document could have, and [N, W] their costs."""
-    return candidate_codes(self._model, params, self.documents(params))
-
-  def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
-    """[Q, D] unit vectors of queries to start codes from, [Q] their documents.
-
-    Of what is trained on: the labelled and the generated ones; where there
-    are neither, texts out of the documents. No vectors where all it trains on
-    are whole documents.
-    """
-    names = [name for name in ('labelled', 'pseudo') if name in self._sources]
-    if not names:
-      out_of_documents = ('extractive', 'spans')
-      names = [name for name in out_of_documents if name in self._sources][:1]
-    if not names:
-      return np.zeros((0, 0), np.float32), np.zeros(0, np.int32)
-    sources = [self.prepared.sources[name] for name in names]
-    return (
-      np.concatenate([self._queries(params, name) for name in names]),
-      np.concatenate([source.document_indices for source in sources]),
-    )
-
-  def _queries(self, params, name: str) -> np.ndarray:
-    """[Q, D] unit vectors of the queries of one source."""
-    if self.frozen is not None:
-      return project_vectors(self._model, params, self.frozen.queries[name])
-    source = self.prepared.sources[name]
-    return encode_texts(
-      lambda tokens_BS: encode_program(self._model, params, tokens_BS),
-      source.query_tokens,
-      len(source),
-      self.prepared.query_length,
-    )

@@ -10,7 +10,7 @@ import argparse
 import contextlib
 import pathlib
 
-from gr_jax import entry
+from gr_jax import entry, processes
 
 
 def main(arguments: list[str]) -> int:
@@ -21,15 +21,17 @@ def main(arguments: list[str]) -> int:
     allow_abbrev=False,
   )
   entry.add_gin_flags(parser)
+  processes.add_flags(parser)
   flags, overrides = entry.parse_arguments(parser, arguments)
   from gr_jax import configuration, index_corpus, run_settings
 
   configuration.parse(flags.gin_file, overrides)
   settings = configuration.build(run_settings.RunSettings)
   run_dir = pathlib.Path(settings.run_dir)
-  train(settings, run_dir, configuration.config_text())
-  index_corpus.index_run(run_dir)
-  index_corpus.warm_up(run_dir / 'index')
+  with processes.joined(flags):
+    train(settings, run_dir, configuration.config_text())
+    index_corpus.index_run(run_dir)
+    index_corpus.warm_up(run_dir / 'index')
   return 0
 
 
@@ -46,7 +48,6 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
   from gr_jax.evaluation.in_loop import dev_questions
   from gr_jax.training import mesh as meshes
 
-  entry.refuse_several_processes()
   run_dir = run_dir.absolute()
   run_folder.check_settings(settings, run_dir)
   with run_folder.held(run_dir):
@@ -58,7 +59,7 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
     run_folder.keep_settings(settings, run_dir, config_text)
     for name, rate in settings.loader.rates.items():
       if rate and not len(prepared.sources.get(name, (None,))):
-        print(f'{name}: the collection has no such examples', flush=True)
+        processes.say(f'{name}: the collection has no such examples')
     with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
       _train(settings, run_dir, prepared, asked, mesh)
 
@@ -69,14 +70,13 @@ def _train(settings, run_dir, prepared, asked, mesh):
 
   import jax
 
-  from gr_jax import run_folder
+  from gr_jax import run_texts
   from gr_jax.data import loader
   from gr_jax.evaluation.in_loop import dev_hooks
   from gr_jax.models.retriever import Retriever
-  from gr_jax.training import initial, interrupts, logs, loop, stages
+  from gr_jax.training import initial, interrupts, logs, loop, shares, stages
   from gr_jax.training.checkpoints import Checkpoints
   from gr_jax.training.guard import make_watch
-  from gr_jax.training.mesh import put_batch
   from gr_jax.training.window import Window, make_record
 
   training = settings.training
@@ -86,14 +86,13 @@ def _train(settings, run_dir, prepared, asked, mesh):
     settings, model, len(prepared.document_ids), optimizers['dense'], mesh
   )
   hashes = prepared.hashes() | {'encoder_weights': weights_sha256}
-  texts = run_folder.Texts(
+  texts = run_texts.Texts(
     settings, run_dir, model, state.all_params(), prepared, hashes
   )
   batches = loader.batches(
     prepared,
     settings.loader,
-    jax.process_index(),
-    jax.process_count(),
+    shares.rows_of(mesh, settings.loader.batch_size),
     texts.frozen,
     texts.hard_negatives(state.all_params()),
   )
@@ -105,15 +104,15 @@ def _train(settings, run_dir, prepared, asked, mesh):
     state = checkpoints.resume(state, batches, hashes)
     loop.train_loop(
       state=state,
-      stages=stages.stages(model, settings, texts, optimizers),
+      stages=shares.together(stages.stages(model, settings, texts, optimizers)),
       batches=batches,
-      put=functools.partial(put_batch, mesh),
+      put=shares.putter(mesh, settings.loader.batch_size),
       settings=training,
       save=functools.partial(checkpoints.save, hashes=hashes),
       log=logs.open_log(stack, run_dir / 'logs', training.steps, state.step),
       window=Window(make_record(run_dir / 'logs', prepared)),
-      watch=make_watch(settings.model.code_sizes, print),
-      hooks=dev_hooks(model, settings, asked, texts),
+      watch=make_watch(settings.model.code_sizes, processes.say),
+      hooks=shares.led(dev_hooks(model, settings, asked, texts)),
       stop=stop,
     )
 

@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import time
+import types
 
 import numpy as np
 
@@ -15,6 +16,7 @@ TEXTS = [
   for row in range(50)
 ]
 ROWS = 8
+DOCUMENTS = 16
 
 
 def encode_texts(folder, die_at=None):
@@ -85,6 +87,72 @@ def wait_for_each_other(folder):
     time.sleep(0.05)
 
 
+class Source:
+  """Examples of one kind: each document has two queries."""
+
+  def __init__(self):
+    self.document_indices = np.repeat(np.arange(DOCUMENTS, dtype=np.int32), 2)
+
+  def __len__(self):
+    return len(self.document_indices)
+
+  def query_tokens(self, indices):
+    return [np.int32([1 + i % 11, 12 + i % 7]) for i in indices]
+
+
+PREPARED = types.SimpleNamespace(
+  directory='prepared',
+  document_ids=[f'd{n}' for n in range(DOCUMENTS)],
+  document_length=3,
+  query_length=2,
+  document_tokens=lambda rows: [np.int32([1 + i % 11, 5, 6]) for i in rows],
+  sources={'labelled': Source()},
+  hashes=lambda: {'vocabulary': 'v', 'examples': 'e'},
+)
+
+
+def train_tiny(folder):
+  """Trains four steps on PREPARED, from text to codes that move."""
+  from gr_jax import run_folder, run_settings, train
+  from gr_jax.data.loader import LoaderSettings
+  from gr_jax.indexers.residual import ResidualConfig
+  from gr_jax.models.code_decoder import CodeDecoderConfig
+  from gr_jax.models.retriever import RetrieverConfig
+  from gr_jax.models.t5 import T5Config
+  from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
+  from gr_jax.training.state import TrainingSettings
+
+  encoder = T5Config(
+    vocab_size=20, emb_dim=8, num_heads=2, head_dim=4, num_encoder_layers=1,
+    num_decoder_layers=0, mlp_dim=8, dropout_rate=0.1,
+  )  # fmt: skip
+  settings = run_settings.RunSettings(
+    run_dir=str(folder),
+    data_dir='no_folder',
+    model=RetrieverConfig(
+      encoder=encoder,
+      indexer=ResidualConfig(positions=2, codes=4),
+      decoder=CodeDecoderConfig(stack=encoder),
+      width=8,
+    ),
+    # Of the whole batch, and of the balance over it; few, to compile fast.
+    objective=only(ObjectiveSettings(), 'generation', 'bottleneck', 'density'),
+    loader=LoaderSettings(batch_size=8, rates={'labelled': 1.0}),
+    training=TrainingSettings(
+      steps=4,
+      train_encoder=True,
+      dense_fraction=0.0,
+      settled_fraction=0.0,
+      log_every=1,
+      checkpoint_every=2,
+      keep_checkpoints=9,
+      evaluate_every=0,
+    ),
+  )
+  run_folder.prepared_examples = lambda *_: PREPARED
+  train.train(settings, folder)
+
+
 def main(arguments):
   parser = argparse.ArgumentParser()
   parser.add_argument('what')
@@ -92,10 +160,14 @@ def main(arguments):
   processes.add_flags(parser)
   flags = parser.parse_args(arguments)
   with processes.joined(flags):
-    {'work': work_together, 'wait': wait_for_each_other}[flags.what](
-      flags.folder
-    )
+    WHAT[flags.what](flags.folder)
 
+
+WHAT = {
+  'work': work_together,
+  'wait': wait_for_each_other,
+  'train': train_tiny,
+}
 
 if __name__ == '__main__':
   entry.run_main(main)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_collection import write_collection
 
-from gr_jax import index_corpus, run_settings, train
+from gr_jax import change_index, evaluate, index_corpus, insert, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import FORMAT
 from gr_jax.data.vocabularies import train_sentencepiece
@@ -68,7 +68,8 @@ def run(tmp_path, monkeypatch):
       'encoder_weights': '',
       'examples': 'trained',
     }
-    monkeypatch.setattr(index_corpus, '_restore', lambda *_: ({}, hashes))
+    manifest = {'files': {}, 'hashes': hashes}
+    monkeypatch.setattr(index_corpus, '_restore', lambda *_: ({}, manifest))
     index_corpus.index_run(tmp_path)
 
   return index
@@ -147,15 +148,15 @@ def test_an_index_that_cannot_be_searched_is_said_once(tmp_path, capfd):
   assert capfd.readouterr() == ('', '')
 
 
-def test_several_processes_are_refused_before_anything_is_written(
-  tmp_path, monkeypatch
-):
+@pytest.mark.parametrize(
+  'door',
+  [
+    lambda folder: change_index.change_index(folder),
+    lambda folder: evaluate.evaluate(folder),
+    lambda folder: insert.insert(folder, folder),
+  ],
+)
+def test_doors_of_one_process_refuse_several(tmp_path, monkeypatch, door):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
-  settings = run_settings.RunSettings(run_dir=str(tmp_path / 'run'))
-  for start in (
-    lambda: train.train(settings, tmp_path / 'run'),
-    lambda: index_corpus.index_run(tmp_path / 'run'),
-  ):
-    with pytest.raises(UserError, match=r'expected one process, .* one of 2'):
-      start()
-  assert not (tmp_path / 'run').exists()
+  with pytest.raises(UserError, match=r'expected one process, .* one of 2'):
+    door(tmp_path / 'nothing')

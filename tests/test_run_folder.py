@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from gr_jax import run_folder, run_settings
+from gr_jax import run_folder, run_settings, run_texts
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
@@ -64,7 +64,7 @@ def texts(settings, folder, examples):
   model = Retriever(settings.model)
   params, _, _ = initial.init_params(model, settings.seed, documents=3)
   hashes = {'vocabulary': 'v', 'encoder_weights': 'w', 'examples': 'e'}
-  return run_folder.Texts(
+  return run_texts.Texts(
     settings, folder, model, params, examples, hashes
   ), params
 

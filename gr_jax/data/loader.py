@@ -1,13 +1,14 @@
 """Batches of prepared examples, in random order, resumable; no TensorFlow."""
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import grain
 import numpy as np
 
-from gr_jax.data.loader_checks import check_share, check_vectors, used_rates
+from gr_jax.data.loader_checks import check_size, check_vectors, used_rates
 from gr_jax.data.negatives import HardNegatives
 from gr_jax.data.prepared import PreparedData
 
@@ -98,18 +99,19 @@ class _Gather:
 def batches(
   prepared: PreparedData,
   settings: LoaderSettings,
-  process_index: int = 0,
-  process_count: int = 1,
+  rows: Sequence[int] | None = None,
   vectors: Vectors | None = None,
   candidates: Mapping[str, np.ndarray] | None = None,
 ) -> grain.DatasetIterator:
-  """An endless iterator of this process's share of each batch.
+  """An endless iterator of batches, or of the same rows of each.
+
+  What a row is depends on its place alone, not on which others are read:
+  several processes that read parts read together what one would.
 
   Args:
     prepared: the examples.
     settings: batch size, rates and seed.
-    process_index: which share.
-    process_count: how many processes share a batch.
+    rows: places in the batch that are read, in order; all when None.
     vectors: stands in for tokens when given.
     candidates: what hard negatives are drawn from, see HardNegatives.
 
@@ -118,12 +120,13 @@ def batches(
     'query_tokens' and 'document_tokens' (int32, padded with 0) or
     'query_vectors' and 'document_vectors', and always 'document_index',
     'source' (position in the sorted names of `prepared.sources`) and
-    'example', int32 [B].
+    'example', int32 [rows].
 
   Raises:
     UserError: when the settings do not fit the examples.
   """
-  check_share(settings.batch_size, process_count)
+  size = check_size(settings.batch_size)
+  rows = np.arange(size) if rows is None else np.asarray(rows)
   rates = used_rates(prepared, settings.rates)
   names = sorted(prepared.sources)
   sources = []
@@ -134,15 +137,14 @@ def batches(
     positions = positions.seed(_source_seed(settings.seed, name))
     sources.append(positions.shuffle().repeat(None))
   mixed = grain.MapDataset.mix(sources, weights=list(rates.values()))
-  gather = _Gather(prepared, vectors)
   dataset = (
-    mixed[process_index::process_count]
-    .batch(settings.batch_size // process_count, batch_fn=np.asarray)
-    .map(gather)
+    grain.MapDataset.range(sys.maxsize // size)
+    .map(lambda batch: np.asarray([mixed[batch * size + row] for row in rows]))
+    .map(_Gather(prepared, vectors))
   )
   if settings.hard_negatives:
     dataset = _with_negatives(
-      dataset, prepared, settings, process_index, vectors, candidates
+      dataset, prepared, settings, rows, vectors, candidates
     )
   options = grain.ReadOptions(
     num_threads=1, prefetch_buffer_size=settings.prefetch
@@ -151,14 +153,14 @@ def batches(
 
 
 def _with_negatives(
-  dataset, prepared, settings, process_index, vectors, candidates
+  dataset, prepared, settings, rows, vectors, candidates
 ) -> grain.MapDataset:
   """The batches with mined hard negatives beside each query's document."""
   documents = None if vectors is None else vectors.documents
   negatives = HardNegatives(
-    prepared, candidates, documents, settings.hard_negatives
+    prepared, candidates, documents, settings.hard_negatives, rows
   )
-  seed = _source_seed(settings.seed, f'negatives {process_index}')
+  seed = _source_seed(settings.seed, 'negatives 0')
   return dataset.random_map(negatives, seed=seed)
 
 

@@ -43,13 +43,11 @@ def used_rates(prepared: PreparedData, rates: Mapping[str, float]) -> dict:
   return used
 
 
-def check_share(batch_size: int, process_count: int) -> None:
-  """Refuses batches that processes cannot share evenly."""
-  if batch_size < 1 or batch_size % process_count:
-    raise UserError(
-      f'batch_size must be a positive multiple of the {process_count} '
-      f'processes, got {batch_size}'
-    )
+def check_size(batch_size: int) -> int:
+  """The size of a batch, refused when there is nothing in it."""
+  if batch_size < 1:
+    raise UserError(f'LoaderSettings.batch_size is 1 or more, got {batch_size}')
+  return batch_size
 
 
 def check_vectors(prepared: PreparedData, vectors) -> None:

@@ -17,6 +17,7 @@ class HardNegatives:
     candidates: Mapping[str, np.ndarray],
     documents: np.ndarray | None,
     count: int,
+    rows: np.ndarray,
   ):
     """Joins candidates with what is read of them.
 
@@ -25,6 +26,7 @@ class HardNegatives:
       candidates: source to [examples, C] document numbers, NO_DOC for none.
       documents: [N, E] vectors that stand in for tokens, None for tokens.
       count: H.
+      rows: places in the whole batch of those that are read.
 
     Raises:
       UserError: more are asked for than were kept.
@@ -40,6 +42,7 @@ class HardNegatives:
     self._candidates = candidates
     self._documents = documents
     self._count = count
+    self._rows = rows
 
   def __call__(
     self, batch: dict[str, np.ndarray], rng: np.random.Generator
@@ -62,7 +65,8 @@ class HardNegatives:
       kept = self._candidates[self._names[number]]
       found_BC[rows] = kept[batch['example'][rows]]
     # A random order with the missing last.
-    order_BC = np.argsort(rng.random(found_BC.shape) + (found_BC < 0), axis=1)
+    random_BC = rng.random((self._rows[-1] + 1, width))[self._rows]
+    order_BC = np.argsort(random_BC + (found_BC < 0), axis=1)
     drawn_BH = np.take_along_axis(found_BC, order_BC[:, : self._count], axis=1)
     read_BH = np.where(drawn_BH == NO_DOC, 0, drawn_BH)
     return {**batch, 'negative_index': drawn_BH, **self._read(read_BH)}

@@ -44,7 +44,7 @@ def dev_hooks(model, settings, asked, texts):
     model: Retriever.
     settings: of the run.
     asked: from `dev_questions`.
-    texts: run_folder.Texts.
+    texts: run_texts.Texts.
 
   Returns:
     (step, state) -> {'dev/R@10': ..., 'dev/uniqueness': ...}, as a tuple.

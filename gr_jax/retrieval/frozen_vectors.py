@@ -63,38 +63,23 @@ def frozen_vectors(
       return list(paths)
     return [name for name, path in paths.items() if not path.exists()]
 
-  missing = processes.first(absent)
-  with contextlib.ExitStack() as stack:
-    if missing:
-      lock = locks.held(
-        directory.with_name(f'.{directory.name}.lock'),
-        f'encoding texts into {directory}',
-        'choose another CACHE_DIR',
-      )
+  def start(stack):
+    lock = directory.with_name(f'.{directory.name}.lock')
+    doing = f'encoding texts into {directory}'
+    stack.enter_context(locks.held(lock, doing, 'choose another CACHE_DIR'))
+    _start_folder(directory, fingerprint)
+    return absent()
 
-      def start():
-        stack.enter_context(lock)
-        _start_folder(directory, fingerprint)
-        return absent()
-
-      missing = processes.first(start)
-    for name in missing:
-      read_tokens, count, longest = texts[name]
-      report(f'encoding {count:,} texts of {name!r}, once for all runs here')
-      shards = encode_shards(
-        directory / f'{name}.shards',
-        encode,
-        read_tokens,
-        count,
-        longest,
-        fingerprint,
-        shard_rows,
-      )
-      processes.first(
-        lambda shards=shards, count=count, name=name: join(
-          shards, count, paths[name]
+  if processes.first(absent):
+    with contextlib.ExitStack() as stack:
+      for name in processes.first(lambda: start(stack)):
+        count = texts[name][1]
+        report(f'encoding {count:,} texts of {name!r}, once for all runs here')
+        folder = directory / f'{name}.shards'
+        shards = encode_shards(
+          folder, encode, *texts[name], fingerprint, shard_rows
         )
-      )
+        _join(shards, count, paths[name])
   tables = {
     name: np.load(path, mmap_mode='r', allow_pickle=False)
     for name, path in paths.items()
@@ -103,6 +88,10 @@ def frozen_vectors(
     documents=tables['documents'],
     queries={name: tables[f'queries_{name}'] for name in sources},
   )
+
+
+def _join(shards, count: int, path: pathlib.Path) -> None:
+  processes.first(lambda: join(shards, count, path))
 
 
 def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:

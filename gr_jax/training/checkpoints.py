@@ -2,7 +2,8 @@
 
   DIRECTORY/step_00000500/
     state/          the arrays, by orbax
-    data_0.json     where the loader of process 0 stands (.bin for bytes)
+    data.json       where the loader stands (.bin for bytes), for any number of
+                    processes
     manifest.json   written last: size and crc32c of each file, names, shapes
                     and types of the arrays, hashes of what it depends on
 
@@ -22,9 +23,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from orbax import checkpoint as ocp
 
+from gr_jax import processes
 from gr_jax.training.manifests import (
   FileDamaged,
   check_files,
@@ -37,6 +38,7 @@ from gr_jax.types import UserError
 _STEP = re.compile(r'step_(\d{8,})')
 _MANIFEST = 'manifest.json'
 _STATE = 'state'
+_DATA = 'data'
 # Besides the parameters that train, a state keeps those that do not.
 _PARAMETERS = ('frozen', 'params')
 
@@ -47,7 +49,7 @@ class Restored:
 
   Attributes:
     state: the pytree, with the types and shardings that were asked for.
-    data_state: what this process's loader gave to `save`.
+    data_state: what the loader gave to `save`.
   """
 
   state: Any
@@ -117,21 +119,15 @@ class Checkpoints:
       step: of the state. A checkpoint of the same step is replaced, unless it
         is this object's own: a save that a kill cuts short would lose it.
       state: pytree of arrays.
-      data_state: of this process's loader.
+      data_state: of the loader, the same on every process.
       hashes: name to hash of what a restore must agree with, for instance
         the vocabulary.
     """
     self.wait()
     if step == self._same:
       return
-    self._check_space(state, copies=1)
     folder = self._folder(step)
-    if jax.process_index() == 0:
-      self._clear_unfinished()
-      _remove_step(folder)
-      folder.mkdir(parents=True)
-    _barrier(f'checkpoint folder {step}')
-    _write_data_state(folder, data_state)
+    processes.first(lambda: self._make_folder(folder, state, data_state))
     with _explained(folder):
       self._orbax.save(folder / _STATE, args=ocp.args.PyTreeSave(state))
     manifest = {
@@ -141,6 +137,14 @@ class Checkpoints:
     }
     self._unfinished = self._background.submit(self._finish, folder, manifest)
     self._same = step
+
+  def _make_folder(self, folder, state, data_state) -> None:
+    """Makes room for a step; one process does it for all."""
+    self._check_space(state, copies=1)
+    self._clear_unfinished()
+    _remove_step(folder)
+    folder.mkdir(parents=True)
+    _write_data_state(folder, data_state)
 
   def wait(self) -> None:
     """Returns when nothing is being written; raises what went wrong."""
@@ -198,7 +202,7 @@ class Checkpoints:
     Returns:
       The state and the data state.
     """
-    manifest = self.verify(step)
+    manifest = processes.first(lambda: self.verify(step))
     folder = self._folder(step)
     _compare_hashes(folder, manifest['hashes'], hashes)
     _compare_arrays(folder, manifest['arrays'], abstract_state)
@@ -225,9 +229,9 @@ class Checkpoints:
       UserError: a checkpoint is damaged or of other inputs, or the disk is too
         small for the first one.
     """
-    latest = self.latest()
+    latest = processes.first(self.latest)
     if latest is None:
-      self.check_space(state)
+      processes.first(lambda: self.check_space(state))
       return state
     restored = self.restore(latest, state, hashes)
     batches.set_state(restored.data_state)
@@ -243,7 +247,7 @@ class Checkpoints:
     Returns:
       Nested dict of numpy arrays, trained and frozen parameters joined.
     """
-    manifest = self.verify(step)
+    manifest = processes.first(lambda: self.verify(step))
     wanted: dict = {}
     for name, (shape, dtype) in manifest['arrays'].items():
       *path, leaf = name.split('/')
@@ -334,29 +338,21 @@ def _remove_step(folder: pathlib.Path) -> None:
     shutil.rmtree(folder)
 
 
-def _barrier(name: str) -> None:
-  if jax.process_count() > 1:
-    multihost_utils.sync_global_devices(name)
-
-
 def _write_data_state(folder: pathlib.Path, data_state: bytes | dict) -> None:
-  stem = folder / f'data_{jax.process_index()}'
   if isinstance(data_state, bytes):
-    stem.with_suffix('.bin').write_bytes(data_state)
+    (folder / f'{_DATA}.bin').write_bytes(data_state)
   else:
-    stem.with_suffix('.json').write_text(json.dumps(data_state))
+    (folder / f'{_DATA}.json').write_text(json.dumps(data_state))
 
 
 def _read_data_state(folder: pathlib.Path) -> bytes | dict:
-  stem = folder / f'data_{jax.process_index()}'
-  if stem.with_suffix('.bin').exists():
-    return stem.with_suffix('.bin').read_bytes()
-  if stem.with_suffix('.json').exists():
-    return json.loads(stem.with_suffix('.json').read_text())
-  raise UserError(
-    f'{folder} has no data state of process {jax.process_index()}: it was'
-    ' saved by fewer processes; restart with as many as then'
-  )
+  # data_0 was written while there was but one process.
+  for stem in (folder / _DATA, folder / f'{_DATA}_0'):
+    if stem.with_suffix('.bin').exists():
+      return stem.with_suffix('.bin').read_bytes()
+    if stem.with_suffix('.json').exists():
+      return json.loads(stem.with_suffix('.json').read_text())
+  raise UserError(f'{folder} has no {_DATA}.json, where the loader stood')
 
 
 def _describe_arrays(state: Any) -> dict[str, tuple[list[int], str]]:

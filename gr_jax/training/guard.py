@@ -5,6 +5,8 @@ import math
 import jax
 import numpy as np
 
+from gr_jax.training import shares
+
 # Collapse shows as a share of what uniform random identifiers would have.
 _LEAST_UNIQUENESS = 0.8
 # Late positions of long identifiers are healthy at .6: few documents are left
@@ -84,7 +86,8 @@ def make_watch(sizes, report):
   """
 
   def watch_state(state):
-    values, warnings = watch(jax.device_get(state.usage['usage']), sizes)
+    usage = jax.device_get(shares.whole(state.usage['usage']))
+    values, warnings = watch(usage, sizes)
     for warning in warnings:
       report(f'warning: {warning}')
     return values

@@ -23,7 +23,7 @@ def stages(model, settings, texts, optimizers):
   Args:
     model: models.retriever.Retriever.
     settings: run_settings.RunSettings.
-    texts: run_folder.Texts.
+    texts: run_texts.Texts.
     optimizers: from `stage_optimizers`.
 
   Returns:
@@ -102,7 +102,7 @@ def begin_stage(name, settings, texts, optimizer, state):
     name: 'dense', 'codes' (identifiers start from what the vectors became) or
       'settled' (they are given to the whole corpus, except static ones).
     settings: run_settings.RunSettings.
-    texts: run_folder.Texts, the vectors of documents and training queries.
+    texts: run_texts.Texts, the vectors of documents and training queries.
     optimizer: of the stage; it starts anew.
     state: training.state.TrainState after the stage before.
 

@@ -153,16 +153,6 @@ def test_resumed_batches_are_the_same(data, step):
   assert digest(next(other)) != expected[0]
 
 
-@pytest.mark.parametrize('count', [2, 4])
-def test_processes_share_each_batch(data, count):
-  whole = loader.batches(data, settings())
-  parts = [loader.batches(data, settings(), i, count) for i in range(count)]
-  for _ in range(5):
-    expected = next(whole)['example']
-    shares = [next(part)['example'] for part in parts]
-    assert np.stack(shares, axis=1).ravel().tolist() == expected.tolist()
-
-
 def negatives(data, width=6):
   """Candidates that tell whose they are; every tenth has one alone."""
   found = {}
@@ -172,6 +162,28 @@ def negatives(data, width=6):
     found[name] = found[name].astype(np.int32)
     found[name][::10, 1:] = -1
   return found
+
+
+@pytest.mark.parametrize('count', [2, 4])
+def test_processes_read_together_what_one_reads(data, count):
+  def batches(rows=None):
+    return loader.batches(
+      data, settings(hard_negatives=3), rows, candidates=negatives(data)
+    )
+
+  whole = batches()
+  parts = [batches(rows) for rows in np.split(np.arange(16), count)]
+  for _ in range(5):
+    expected = next(whole)
+    shares = [next(part) for part in parts]
+    for name, array in expected.items():
+      found = np.concatenate([share[name] for share in shares])
+      np.testing.assert_array_equal(found, array, err_msg=name)
+  # Where they stand does not say how many they were.
+  assert parts[0].get_state() == whole.get_state()
+  alone = batches()
+  alone.set_state(parts[-1].get_state())
+  assert digest(next(alone)) == digest(next(whole))
 
 
 def test_hard_negatives_are_drawn_of_each_query_anew(data):
@@ -245,8 +257,8 @@ def test_refuses_what_does_not_fit(data):
     loader.batches(data, settings(rates={'pseudo': 1.0}))
   with pytest.raises(UserError, match='must be 0 or more'):
     loader.batches(data, settings(rates={'spans': float('nan')}))
-  with pytest.raises(UserError, match='multiple of the 3 processes'):
-    loader.batches(data, settings(), 0, 3)
+  with pytest.raises(UserError, match='batch_size is 1 or more, got 0'):
+    loader.batches(data, settings(batch_size=0))
   used = loader.used_rates(data, {'pseudo': 1, 'spans': 1})
   assert used == {'spans': 1.0}
 
