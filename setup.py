@@ -101,6 +101,9 @@ setuptools.setup(
     'baselines': BASELINES,
     'minilm': MINILM,
     'datasets': ['ir_datasets>=0.6.3,<0.7'],
+    # Prepared examples on gs:// and s3://. The three are released together: one
+    # of another month is refused by the resolver.
+    'cloud': ['fsspec>=2025.5', 'gcsfs>=2025.5', 's3fs>=2025.5'],
     'hub': ['huggingface_hub>=1'],
     # Of gr_jax.compare, whose tables come without it too.
     'plots': ['matplotlib>=3.10,<4'],

@@ -52,6 +52,11 @@ def main(arguments: list[str]) -> int:
     action='store_true',
     help='with --plan: Tasks give queries with the tokens of their documents',
   )
+  parser.add_argument(
+    '--upload',
+    metavar='URL',
+    help='folder of a bucket to copy the examples of --gin_file to',
+  )
   flags, overrides = entry.parse_arguments(parser, arguments)
   if flags.with_documents and not flags.plan:
     raise UserError('--with_documents says what the Tasks of a --plan give')
@@ -60,8 +65,10 @@ def main(arguments: list[str]) -> int:
     return 0
   apart = flags.settings or flags.output or flags.ir_datasets
   if flags.gin_file and not apart:
-    _prepare_run(flags.gin_file, overrides)
+    _prepare_run(flags.gin_file, overrides, flags.upload)
     return 0
+  if flags.upload:
+    raise UserError('--upload goes with --gin_file: it copies what a run reads')
   if flags.gin_file or overrides or not (flags.settings and flags.output):
     raise UserError(
       'expected either --gin_file with --gin.NAME=VALUE, or --settings with '
@@ -93,7 +100,9 @@ def _plan(flags, overrides: list[str]) -> None:
   print(f'{flags.plan}: shards of the Tasks: {shards}')
 
 
-def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
+def _prepare_run(
+  gin_files: list[str], overrides: list[str], upload_to: str | None
+) -> None:
   """Prepares what a run would, if it is missing or stale."""
   from gr_jax import configuration, run_folder, run_settings
 
@@ -103,6 +112,13 @@ def _prepare_run(gin_files: list[str], overrides: list[str]) -> None:
   run_folder.check_settings(settings, run_dir)
   prepared = run_folder.prepared_examples(settings, run_dir)
   print(f'{prepared.directory} is ready')
+  if upload_to:
+    from gr_jax.data.cloud_folders import upload
+
+    upload(prepared.directory, upload_to, print)
+    print(
+      f'{upload_to} is ready: --gin.PreparationSettings.prepared_at={upload_to}'
+    )
 
 
 def _prepare_apart(

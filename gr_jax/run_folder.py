@@ -8,7 +8,8 @@ import pathlib
 import tempfile
 
 from gr_jax import entry, locks, processes, run_settings
-from gr_jax.data.preparation_settings import inputs_hash
+from gr_jax.data.cloud_folders import fetch
+from gr_jax.data.preparation_settings import WHERE, inputs_hash
 from gr_jax.data.prepared import PreparedData, is_current
 from gr_jax.settings import from_json, to_json
 from gr_jax.training.manifests import FileDamaged, read_manifest
@@ -80,6 +81,8 @@ def _binding(settings) -> dict:
     del bound[name]
   for name in _FREE_IN_TRAINING:
     del bound['training'][name]
+  for name in WHERE:
+    del bound['preparation'][name]
   named = settings.data_dir == run_settings.PYTHON_DOCS
   if not named and not settings.data_dir.startswith(run_settings.IR_DATASETS):
     bound['data_dir'] = str(pathlib.Path(settings.data_dir).resolve())
@@ -153,6 +156,9 @@ def held(run_dir: pathlib.Path) -> contextlib.AbstractContextManager[None]:
 def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   """The prepared examples of a run, made first if missing or stale.
 
+  With PreparationSettings.prepared_at they are copied from there instead, by
+  each of several processes: their CACHE_DIR need not be one.
+
   Args:
     settings: run_settings.RunSettings.
     run_dir: of the run; made only when something is written into it.
@@ -161,7 +167,10 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
     UserError: for bad input; nothing is left behind then.
   """
   directory = run_settings.cache_dir(settings, run_dir) / 'prepared'
-  processes.first(lambda: _make_current(settings, run_dir, directory))
+  if settings.preparation.prepared_at:
+    _fetch_prepared(settings, run_dir, directory)
+  else:
+    processes.first(lambda: _make_current(settings, run_dir, directory))
   prepared = PreparedData(directory)
   processes.first(prepared.verify)
   pieces = prepared.vocabulary().size
@@ -189,6 +198,20 @@ def _make_current(settings, run_dir, directory: pathlib.Path) -> None:
       'choose another CACHE_DIR',
     ):
       _prepare(settings, run_dir, directory, write)
+
+
+def _fetch_prepared(settings, run_dir, directory: pathlib.Path) -> None:
+  """Copies prepared examples from a bucket; refuses those of other texts."""
+  url = settings.preparation.prepared_at
+  fetch(url, directory, processes.say)
+  preparation = _preparation(settings, run_dir)
+  there = pathlib.Path(preparation.data_dir).exists()
+  if there and not is_current(preparation, directory):
+    raise UserError(
+      f'{url} was prepared from other texts or settings than those of '
+      f'{preparation.data_dir} and this run: prepare and upload again, or '
+      "set PreparationSettings.prepared_at = ''"
+    )
 
 
 def _prepare(settings, run_dir, directory: pathlib.Path, write: bool) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from gr_jax import run_folder, run_settings, run_texts
 from gr_jax.data.loader import LoaderSettings
+from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.retrieval.search_settings import SearchSettings
@@ -132,6 +133,9 @@ def test_what_may_change_between_a_run_and_its_continuation(
       cache_dir='elsewhere',
       mesh=MeshSettings(data=1),
       search=SearchSettings(beams=3),
+      preparation=PreparationSettings(
+        runner='beam', task_cache='cache', prepared_at='gs://bucket/folder'
+      ),
       training=TrainingSettings(
         log_every=1, evaluate_every=7, checkpoint_every=9, keep_checkpoints=1
       ),

@@ -27,7 +27,7 @@ def new_folder(directory: str | pathlib.Path) -> Iterator[pathlib.Path]:
   work.mkdir(parents=True)
   try:
     yield work
-    _replace(work, directory)
+    replace_folder(work, directory)
   except BaseException:
     shutil.rmtree(work, ignore_errors=True)
     # Another process may have put something there meanwhile.
@@ -37,7 +37,7 @@ def new_folder(directory: str | pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
-def _replace(new: pathlib.Path, directory: pathlib.Path) -> None:
+def replace_folder(new: pathlib.Path, directory: pathlib.Path) -> None:
   """Moves a finished folder into place, an older one out of the way first."""
   old = directory.with_name(f'.{directory.name}.old')
   shutil.rmtree(old, ignore_errors=True)

@@ -50,6 +50,9 @@ class PreparationSettings:
     task_cache: folder in which seqio_cache_tasks cached the Tasks of a plan
       (`gr_jax.prepare --plan`); their examples are sorted and written as if
       they had been made here. Empty to make them.
+    prepared_at: URL of a folder of prepared examples, as gs://BUCKET/FOLDER,
+      that `gr_jax.prepare --upload` wrote: each host copies it into cache_dir
+      once. Empty to prepare.
   """
 
   data_dir: str = ''
@@ -70,6 +73,7 @@ class PreparationSettings:
   runner: str = 'local'
   beam_options: tuple[str, ...] = ()
   task_cache: str = ''
+  prepared_at: str = ''
 
   def __post_init__(self):
     # Settings that come from JSON or gin hold lists.
@@ -113,13 +117,9 @@ _LEAST = {
   'documents_per_shard': 1,
 }
 # They say where the work is done, not what comes out.
-_WITHOUT_EFFECT = (
-  'runner',
-  'beam_options',
-  'task_cache',
-  'data_dir',
-  'pseudo_queries',
-)
+WHERE = ('runner', 'beam_options', 'task_cache', 'prepared_at')
+# What lies there counts, wherever it lies.
+_PATHS = ('data_dir', 'pseudo_queries')
 
 
 def vocabulary_path(vocabulary: str) -> pathlib.Path | None:
@@ -167,7 +167,7 @@ def inputs_hash(settings: PreparationSettings) -> str:
   effective = {
     key: value
     for key, value in dataclasses.asdict(settings).items()
-    if key not in _WITHOUT_EFFECT
+    if key not in (*WHERE, *_PATHS)
   }
   path = vocabulary_path(settings.vocabulary)
   if path is not None:

@@ -179,20 +179,35 @@ def is_current(
 def _read_manifest(directory: pathlib.Path) -> dict:
   path = directory / MANIFEST
   try:
-    manifest = json.loads(path.read_text('utf-8'))
+    content = path.read_bytes()
   except FileNotFoundError as error:
     raise UserError(
       f'{directory}: no prepared examples ({MANIFEST} is missing); run '
       'python -m gr_jax.prepare'
     ) from error
+  return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, place: str) -> dict:
+  """The manifest of `manifest_text`.
+
+  Args:
+    content: of its file.
+    place: of the file, for messages.
+
+  Raises:
+    UserError: when it is damaged.
+  """
+  try:
+    manifest = json.loads(content.decode('utf-8'))
   except ValueError as error:
-    raise UserError(f'{path}: damaged: {error}; prepare again') from error
+    raise UserError(f'{place}: damaged: {error}; prepare again') from error
   if not isinstance(manifest, dict) or 'files' not in manifest:
-    raise UserError(f'{path}: damaged: no list of files; prepare again')
+    raise UserError(f'{place}: damaged: no list of files; prepare again')
   # Those of before had none.
   checksum = manifest.pop(_CHECKSUM, None)
   if checksum not in (None, _sha256(manifest)):
-    raise UserError(f'{path}: damaged: its checksum differs; prepare again')
+    raise UserError(f'{place}: damaged: its checksum differs; prepare again')
   return manifest
 
 

@@ -12,14 +12,22 @@ import numpy as np
 import pytest
 from tiny_collection import write_collection
 
-from gr_jax import configuration, index_corpus, run_settings, train
+from gr_jax import (
+  configuration,
+  index_corpus,
+  run_folder,
+  run_settings,
+  train,
+)
 from gr_jax import prepare as door
 from gr_jax import settings as registry
+from gr_jax.data import cloud_folders
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.prepared import PreparedData
 from gr_jax.evaluate import evaluate
 from gr_jax.types import UserError
 
+BUCKET = 'memory://bucket/prepared'
 # What makes any recipe small enough for a test.
 MINIATURE = [
   'T5Config.vocab_size=256',
@@ -311,7 +319,13 @@ def test_a_recipe_goes_from_folder_to_evaluated_index(name, tmp_path):
   settings = configuration.build(run_settings.RunSettings)
   # Here, not in a process of its own, which would import TensorFlow again.
   preparation = dataclasses.replace(settings.preparation, data_dir=str(data))
-  prepared(preparation, run / 'prepared')
+  prepared(preparation, tmp_path / 'made')
+  # By way of a bucket, as to hosts that share no file system.
+  cloud_folders.upload(tmp_path / 'made', BUCKET, print)
+  settings = dataclasses.replace(
+    settings,
+    preparation=dataclasses.replace(settings.preparation, prepared_at=BUCKET),
+  )
   train.train(settings, run)
   index_corpus.index_run(run)
   evaluate(run)
@@ -319,6 +333,13 @@ def test_a_recipe_goes_from_folder_to_evaluated_index(name, tmp_path):
   assert (results['documents'], results['queries']) == (40, 40)
   systems = {row['name']: row for row in results['systems']}
   assert systems.keys() == {'BM25', 'exact dense', 'gr_jax'}
+  found = run_folder.prepared_examples(settings, run).manifest
+  assert found == PreparedData(tmp_path / 'made').manifest
+  (data / 'queries.jsonl').write_bytes(
+    (data / 'queries.jsonl').read_bytes().replace(b'which', b'what')
+  )
+  with pytest.raises(UserError, match='prepared from other texts or settings'):
+    run_folder.prepared_examples(settings, run)
   # A quarter of the documents, as asked.
   assert 0 < systems['gr_jax']['documents_scored_per_query'] <= 10
   assert systems['gr_jax']['R@10'] > 0
