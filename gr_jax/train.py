@@ -68,8 +68,6 @@ def _train(settings, run_dir, prepared, asked, mesh):
   """Builds the parts of a run and hands them to the loop."""
   import functools
 
-  import jax
-
   from gr_jax import run_texts
   from gr_jax.data import loader
   from gr_jax.evaluation.in_loop import dev_hooks
