@@ -119,20 +119,21 @@ def test_queries_are_measured_by_seqio(directory):
 
 
 def test_another_collection_is_refused(directory, tmp_path):
-  import json
   import shutil
 
   from gr_jax.tasks import prepared
 
+  from gr_jax.data.prepared import PreparedData, manifest_text
+
   changed = tmp_path / 'prepared'
   shutil.copytree(directory, changed)
-  manifest = json.loads((changed / 'manifest.json').read_text())
+  manifest = PreparedData(changed).manifest
   data = tmp_path / 'data'
   shutil.copytree(manifest['settings']['data_dir'], data)
   with (data / 'queries.jsonl').open('a') as file:
     file.write('{"_id": "more", "text": "one more"}\n')
   manifest['settings']['data_dir'] = str(data)
-  (changed / 'manifest.json').write_text(json.dumps(manifest))
+  (changed / 'manifest.json').write_text(manifest_text(manifest))
   with pytest.raises(UserError, match='prepare it again'):
     prepared.query_task(str(changed), 'dev')
 
