@@ -125,7 +125,7 @@ def test_every_file_is_read_to_its_last_bit(run, monkeypatch, capsys):
 
 def test_all_damaged_files_are_named(run, monkeypatch, capsys):
   gone = [
-    'checkpoints/step_00000001/data_0.json',
+    'checkpoints/step_00000001/state/manifest.ocdbt',
     'index/v000001/vectors.npy',
     'prepared/document_ids.txt',
   ]
@@ -164,7 +164,7 @@ def test_other_paths_are_refused_in_a_line(
 
 
 def damage(run, step):
-  path = run / 'checkpoints' / f'step_{step:08d}' / 'data_0.json'
+  path = run / 'checkpoints' / f'step_{step:08d}' / 'state' / '_METADATA'
   path.write_bytes(path.read_bytes() + b' ')
 
 
