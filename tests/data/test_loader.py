@@ -1,6 +1,5 @@
 """Prepared examples and their batches, without TensorFlow."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -8,57 +7,16 @@ import types
 
 import numpy as np
 import pytest
+from prepared_by_hand import DOCUMENTS, SIZES, digest, write_prepared
 
-from gr_jax.checksums import file_sha256
-from gr_jax.data import loader, prepared, shard_files
-from gr_jax.data.preparation_settings import FORMAT, PreparationSettings
+from gr_jax.data import loader, prepared
+from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.types import UserError
-
-SIZES = {'labelled': 40, 'spans': 90, 'pseudo': 0}
-DOCUMENTS = 30
 
 
 @pytest.fixture(scope='module')
 def directory(tmp_path_factory):
-  """A prepared folder written by hand, in two shards a kind."""
-  path = tmp_path_factory.mktemp('prepared')
-  rng = np.random.default_rng(0)
-  (path / 'document_ids.txt').write_text(
-    ''.join(f'd{i}\n' for i in range(DOCUMENTS))
-  )
-  shards = []
-  for number, part in enumerate(np.split(np.arange(DOCUMENTS), [20])):
-    shards.append(f'documents-{number:05d}.array_record')
-    shard_files.write_shard(
-      path / shards[-1],
-      [shard_files.encode_tokens(range(1, 2 + i % 9)) for i in part],
-    )
-  sources = {}
-  for name, size in SIZES.items():
-    owners = rng.integers(0, DOCUMENTS, size).astype(np.int32)
-    np.save(path / prepared.document_indices_file(name), owners)
-    shard = f'examples-{name}-00000.array_record'
-    examples = [
-      shard_files.Example(np.arange(1, 2 + i % 6), int(owner), f'q{i}é')
-      for i, owner in enumerate(owners)
-    ]
-    shard_files.write_shard(
-      path / shard, map(shard_files.encode_example, examples)
-    )
-    sources[name] = {'count': size, 'shards': [shard]}
-  files = {
-    file.name: {'bytes': file.stat().st_size, 'sha256': file_sha256(file)}
-    for file in path.iterdir()
-  }
-  manifest = {
-    'format': FORMAT,
-    'settings': {'query_length': 8, 'document_length': 12},
-    'documents': {'count': DOCUMENTS, 'shards': shards},
-    'sources': sources,
-    'files': files,
-  }
-  (path / 'manifest.json').write_text(json.dumps(manifest))
-  return path
+  return write_prepared(tmp_path_factory.mktemp('prepared'))
 
 
 @pytest.fixture
@@ -69,11 +27,6 @@ def data(directory):
 def settings(**kwargs):
   defaults = {'batch_size': 16, 'rates': {'labelled': 1.0, 'spans': 3.0}}
   return loader.LoaderSettings(**{**defaults, **kwargs})
-
-
-def digest(batch):
-  joined = b''.join(batch[name].tobytes() for name in sorted(batch))
-  return hashlib.sha256(joined).hexdigest()
 
 
 def test_records_survive_their_encoding(data):
