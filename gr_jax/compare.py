@@ -75,13 +75,13 @@ def main(arguments: list[str]) -> int:
     raise UserError(
       f'comparing needs {", ".join(missing)}: pip install gr_jax[baselines]'
     )
-  from gr_jax import configuration, search
+  from gr_jax import configuration
   from gr_jax.evaluation.comparison_settings import ComparisonSettings
 
   configuration.register(ComparisonSettings)
   configuration.parse(flags.gin_file, overrides)
   settings = configuration.build(ComparisonSettings)
-  search.keep_compiled()
+  entry.keep_compiled()
   return compare(settings, flags.only, flags.list)
 
 

@@ -136,6 +136,26 @@ def _end(process: subprocess.Popen) -> None:
       process.send_signal(kind)
 
 
+def keep_compiled() -> None:
+  """Keeps compiled programs in the user's cache, so that starts are short.
+
+  The folder is gr_jax/xla in XDG_CACHE_HOME (~/.cache). JAX's own variables
+  win: JAX_COMPILATION_CACHE_DIR is another folder, and with
+  JAX_ENABLE_COMPILATION_CACHE=false nothing is kept or read.
+  """
+  import jax
+
+  if jax.config.jax_compilation_cache_dir:
+    return
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  jax.config.update(
+    'jax_compilation_cache_dir', os.path.join(cache, 'gr_jax', 'xla')
+  )
+  # By default only what took a second to compile is kept.
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
 def refuse_several_processes() -> None:
   """Refuses to run as one of several processes: all would write the files.
 

@@ -223,7 +223,7 @@ def main(arguments: list[str]) -> int:
     )
   if flags.batch < 1:
     raise UserError(f'--batch should be at least 1, got {flags.batch}')
-  search.keep_compiled()
+  entry.keep_compiled()
   from gr_jax.evaluation import controls
 
   evaluate(

@@ -216,6 +216,7 @@ def warm_up(index: pathlib.Path) -> None:
 def main(arguments: list[str]) -> int:
   """The door: flags to one call."""
   flags = _parser().parse_args(arguments)
+  entry.keep_compiled()
   run_dir = pathlib.Path(flags.run_dir)
   output = pathlib.Path(flags.output) if flags.output else run_dir / 'index'
   with processes.joined(flags):

@@ -6,7 +6,7 @@ python -m gr_jax.insert --index=runs/NAME/index --corpus=FILE.jsonl
 import argparse
 import pathlib
 
-from gr_jax import entry, search
+from gr_jax import entry
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def insert(index: pathlib.Path, corpus: pathlib.Path, replaces: bool = False):
 def main(arguments: list[str]) -> int:
   """The door: flags to one call."""
   flags = _parser().parse_args(arguments)
-  search.keep_compiled()
+  entry.keep_compiled()
   print(
     insert(pathlib.Path(flags.index), pathlib.Path(flags.corpus), flags.replace)
   )

@@ -6,7 +6,6 @@ python -m gr_jax.search --index=runs/quickstart/index "my query"
 import argparse
 import itertools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -96,19 +95,6 @@ def search_changes(flags: argparse.Namespace) -> dict[str, int | float | str]:
   return changes
 
 
-def keep_compiled() -> None:
-  """Keeps compiled programs in the user's cache, so that starts are short."""
-  import jax
-
-  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
-  jax.config.update(
-    'jax_compilation_cache_dir', os.path.join(cache, 'gr_jax', 'xla')
-  )
-  # By default only what took a second to compile is kept.
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
-
-
 def _stdin_queries() -> Iterator[str]:
   """Lines of stdin; blank ones are no queries."""
   for number, line in enumerate(sys.stdin.buffer, start=1):
@@ -168,7 +154,7 @@ def main(arguments: list[str]) -> int:
   if flags.k < 1:
     raise UserError(f'--k should be 1 or more, got {flags.k}')
   _checked(flags.queries)
-  keep_compiled()
+  entry.keep_compiled()
   from gr_jax.index.filters import parse_filters
   from gr_jax.retrieval.opening import open_searcher
 

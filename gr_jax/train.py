@@ -23,6 +23,7 @@ def main(arguments: list[str]) -> int:
   entry.add_gin_flags(parser)
   processes.add_flags(parser)
   flags, overrides = entry.parse_arguments(parser, arguments)
+  entry.keep_compiled()
   from gr_jax import configuration, index_corpus, run_settings
 
   configuration.parse(flags.gin_file, overrides)

@@ -27,11 +27,6 @@ def path(tmp_path_factory):
   return folder
 
 
-@pytest.fixture(autouse=True)
-def without_cache(monkeypatch):
-  monkeypatch.setattr(search, 'keep_compiled', lambda: None)
-
-
 def found(path, capsys, *flags):
   """Ids that the door of search prints."""
   arguments = [f'--index={path}', '--json', '--k=60', *flags, 'read a file']

@@ -13,7 +13,7 @@ import pytest
 import small_run
 from tiny_collection import write_collection
 
-from gr_jax import compare, configuration, search, train
+from gr_jax import compare, configuration, train
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.types import UserError
 
@@ -63,10 +63,7 @@ def ask(tmp_path_factory):
   def ask(where, variants, *more, **fields):
     fields = {'folder': str(where), 'variants': variants, **fields}
     given = [f'--gin.ComparisonSettings.{n}={v!r}' for n, v in fields.items()]
-    with pytest.MonkeyPatch.context() as patched:
-      # The cache of compiled programs is the user's.
-      patched.setattr(search, 'keep_compiled', lambda: None)
-      return compare.main([f'--gin_file={gin}', *given, *more])
+    return compare.main([f'--gin_file={gin}', *given, *more])
 
   return ask
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from gr_jax import entry
@@ -31,6 +32,33 @@ def test_user_error_is_one_line_and_status_2(monkeypatch, capsys):
   captured = capsys.readouterr()
   assert captured.err == 'error: no folder: try another\n'
   assert captured.out == ''
+
+
+@pytest.fixture
+def compilation_cache():
+  """JAX's settings of its cache, put back afterwards."""
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+    'jax_persistent_cache_min_entry_size_bytes',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_compiled_programs_are_kept(monkeypatch, compilation_cache, tmp_path):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  jax.config.update('jax_compilation_cache_dir', None)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 1.0)
+  entry.keep_compiled()
+  assert jax.config.jax_compilation_cache_dir == str(tmp_path / 'gr_jax/xla')
+  assert jax.config.jax_persistent_cache_min_compile_time_secs == 0
+  # JAX_COMPILATION_CACHE_DIR comes in as this.
+  jax.config.update('jax_compilation_cache_dir', 'of the user')
+  entry.keep_compiled()
+  assert jax.config.jax_compilation_cache_dir == 'of the user'
 
 
 def test_interrupt_has_the_shells_status(monkeypatch, capsys):

@@ -80,11 +80,7 @@ def test_the_table_and_its_files(run_dir, capsys):
   assert max(len(documents) for documents in run.values()) <= 9
 
 
-def test_another_search_than_the_saved_one_is_measured_and_named(
-  run_dir, monkeypatch
-):
-  # The cache of compiled programs is the user's.
-  monkeypatch.setattr(evaluate.search, 'keep_compiled', lambda: None)
+def test_another_search_than_the_saved_one_is_measured_and_named(run_dir):
   found = evaluate.evaluate(run_dir, batch=8)
   assert found['search'] == {
     'beams': 4, 'documents_scored': 9, 'fusion': 'log_linear',
@@ -171,9 +167,7 @@ def grown(run_dir):
   return whole
 
 
-def test_new_documents_are_judged_apart(run_dir, grown, capsys, monkeypatch):
-  # The cache of compiled programs is the user's.
-  monkeypatch.setattr(evaluate.search, 'keep_compiled', lambda: None)
+def test_new_documents_are_judged_apart(run_dir, grown, capsys):
   evaluate.main([f'--run_dir={run_dir}', '--batch=8', f'--data_dir={grown}'])
   found = json.loads((run_dir / 'results.json').read_text())
   assert (found['dataset'], found['documents']) == ('whole', DOCUMENTS + 6)
