@@ -70,7 +70,10 @@ class Dense(nn.Module):
       'kernel', self.kernel_init, (inputs.shape[-1], self.features), self.axes
     )
     dtype = self.dtype or kernel.dtype
-    outputs = jnp.dot(inputs.astype(dtype), kernel.astype(dtype))
+    # Two axes: XLA turns more around on CPU before it makes their gradients.
+    rows = inputs.astype(dtype).reshape(-1, inputs.shape[-1])
+    outputs = jnp.dot(rows, kernel.astype(dtype))
+    outputs = outputs.reshape(*inputs.shape[:-1], self.features)
     if self.use_bias:
       bias = parameter(
         'bias', nn.initializers.zeros_init(), (self.features,), self.axes[1:]
