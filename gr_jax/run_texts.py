@@ -91,9 +91,12 @@ class Texts:
     """What the encoder, as it is now, pools of all texts."""
     # The same weights under another configuration give other vectors.
     settings, model = self._settings, self._model
+    encoder = to_json(settings.model.encoder)
+    # What is computed again for gradients changes no vector.
+    del encoder['remat']
     inputs = {
       **self._hashes,
-      'encoder': to_json(settings.model.encoder),
+      'encoder': encoder,
       'pooling': settings.model.pooling,
     }
     if not settings.encoder_weights:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.models import layers
+from gr_jax.models.rematerialisation import rematerialised
 from gr_jax.parameters import parameter
 from gr_jax.precision import widened
 from gr_jax.types import UserError
@@ -34,6 +35,7 @@ class BertConfig:
     dropout_rate: share of activations and attention weights zeroed.
     initializer_stddev: of fresh weights.
     dtype: of the computation, 'float32' or 'bfloat16'.
+    remat: what layers compute again for their gradients, as T5Config has it.
   """
 
   vocab_size: int = 30522
@@ -48,6 +50,7 @@ class BertConfig:
   dropout_rate: float = 0.1
   initializer_stddev: float = 0.02
   dtype: str = 'float32'
+  remat: str = 'none'
 
 
 class LayerNorm(nn.Module):
@@ -168,9 +171,10 @@ class BertLayers(nn.Module):
   config: BertConfig
 
   def setup(self):
-    self.layers = [
-      BertLayer(self.config) for _ in range(self.config.num_layers)
-    ]
+    config, layer = self.config, BertLayer
+    if config.remat != 'none':
+      layer = rematerialised(layer, config.remat)
+    self.layers = [layer(config) for _ in range(config.num_layers)]
 
   def __call__(self, states_BSE, bias_B11S, deterministic: bool):
     for layer in self.layers:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.models import layers
+from gr_jax.models.rematerialisation import rematerialised
 from gr_jax.parameters import parameter
 
 
@@ -35,6 +36,8 @@ class T5Config:
     norm_epsilon: added to the mean square in layer norms.
     dropout_rate: share of activations and attention weights zeroed.
     dtype: of the computation, 'float32' or 'bfloat16'.
+    remat: what layers compute again for their gradients, to keep less: 'none',
+      'full' (all of a layer) or 'dots' (all but the products with weights).
   """
 
   vocab_size: int = 32128
@@ -51,6 +54,7 @@ class T5Config:
   norm_epsilon: float = 1e-6
   dropout_rate: float = 0.1
   dtype: str = 'float32'
+  remat: str = 'none'
 
 
 def relative_buckets(
@@ -232,9 +236,10 @@ class T5EncoderStack(nn.Module):
   def setup(self):
     config = self.config
     self.relpos_bias = RelativePositionBias(config, bidirectional=True)
-    self.layers = [
-      T5EncoderLayer(config) for _ in range(config.num_encoder_layers)
-    ]
+    layer = T5EncoderLayer
+    if config.remat != 'none':
+      layer = rematerialised(layer, config.remat)
+    self.layers = [layer(config) for _ in range(config.num_encoder_layers)]
     self.encoder_norm = norm(config)
     self.dropout = dropout(config)
 

@@ -15,6 +15,7 @@ from flax import linen as nn
 from flax import struct
 
 from gr_jax.models import layers
+from gr_jax.models.rematerialisation import rematerialised
 from gr_jax.models.t5 import (
   RelativePositionBias,
   T5Config,
@@ -172,9 +173,10 @@ class T5DecoderStack(nn.Module):
   def setup(self):
     config = self.config
     self.relpos_bias = RelativePositionBias(config, bidirectional=False)
-    self.layers = [
-      T5DecoderLayer(config) for _ in range(config.num_decoder_layers)
-    ]
+    layer = T5DecoderLayer
+    if config.remat != 'none':
+      layer = rematerialised(layer, config.remat)
+    self.layers = [layer(config) for _ in range(config.num_decoder_layers)]
     self.decoder_norm = norm(config)
     self.dropout = dropout(config)
 

@@ -16,7 +16,7 @@ from gr_jax.training.state import TrainState
 from gr_jax.types import UserError
 
 # Free to choose whatever the weights were trained with.
-_TRAINING_ONLY = ('dtype', 'dropout_rate', 'initializer_stddev')
+_TRAINING_ONLY = ('dtype', 'dropout_rate', 'initializer_stddev', 'remat')
 # What one half of a T5 does not read; the retriever has no text head.
 _DECODER_ONLY = ('num_decoder_layers', 'logits_via_embedding')
 _ENCODER_ONLY = ('num_encoder_layers', 'logits_via_embedding', 'vocab_size')
