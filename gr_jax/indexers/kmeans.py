@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gr_jax.indexers.interface import squared_distances
+from gr_jax.parameters import constrain
 
 
 @functools.partial(jax.jit, static_argnames=('clusters', 'iterations'))
@@ -28,7 +29,8 @@ def kmeans(vectors_ND, rng, *, clusters, iterations, real=None):
   Returns:
     [K, D] centres and [N] int32 assignments to them.
   """
-  vectors_ND = vectors_ND.astype(jnp.float32)
+  # Each device of a mesh has some of the vectors; sums are over all of them.
+  vectors_ND = constrain(vectors_ND.astype(jnp.float32), 'documents', None)
   count = vectors_ND.shape[0]
   weight_N = (jnp.arange(count) < (count if real is None else real)) * 1.0
   # Random order with the padding last; repeats only where centres outnumber.

@@ -1,6 +1,7 @@
 """Encodes a whole corpus: texts to vectors, vectors to identifiers."""
 
 import functools
+import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from gr_jax.progress import Pace
 from gr_jax.retrieval.program import encode_program
@@ -19,6 +21,14 @@ _BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
 _VECTOR_BATCH = 1024
+
+
+def sharing_devices() -> int:
+  """How many devices of the active mesh have rows of a batch of their own."""
+  spec = nn.logical_to_mesh_axes(('batch',)) or (None,)
+  axes = spec[0] if isinstance(spec[0], tuple) else spec
+  shape = jax.sharding.get_abstract_mesh().shape
+  return math.prod(shape.get(axis, 1) for axis in axes)
 
 
 def padded_lengths(longest: int) -> list[int]:
@@ -103,9 +113,11 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
   """Yields the places of texts, their tokens_BS, and the share done by then."""
   lengths = padded_lengths(longest)
+  # Of a device, with as many rows on each.
   batch_tokens = _BATCH_TOKENS.get(
     jax.default_backend(), _BATCH_TOKENS_ACCELERATOR
   )
+  devices = sharing_devices()
   sizes = np.array([len(ids) for ids in tokens])
   if sizes.max() > longest:
     raise ValueError(f'a text has {sizes.max()} tokens, more than {longest}')
@@ -114,7 +126,7 @@ def _batches(
   for bucket in np.unique(buckets):
     members = np.flatnonzero(buckets == bucket)
     length = lengths[bucket]
-    batch = max(batch_tokens // length, 1)
+    batch = max(batch_tokens // length, 1) * devices
     for first in range(0, len(members), batch):
       chosen = members[first : first + batch]
       # Rows of the padding repeat a real text, as all-padding has no mean.
@@ -227,7 +239,13 @@ def candidate_codes(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _apply(model, method, params, *arrays):
-  """What a method of the model answers."""
+  """What a method of the model answers, each device for some of the rows."""
+  arrays = [
+    nn.with_logical_constraint(x, ('batch', *(None,) * (x.ndim - 1)))
+    if x.ndim
+    else x
+    for x in arrays
+  ]
   return model.apply({'params': params}, *arrays, method=method)
 
 
@@ -242,7 +260,8 @@ def _in_batches(function: Callable[..., Any], *columns: np.ndarray) -> Any:
     The same of all N rows.
   """
   count = len(columns[0])
-  batch = min(_VECTOR_BATCH, count)
+  devices = sharing_devices()
+  batch = -(-min(_VECTOR_BATCH, count) // devices) * devices
   parts = []
   for start in range(0, count, batch):
     taken = [np.asarray(column[start : start + batch]) for column in columns]
