@@ -34,8 +34,6 @@ from gr_jax.training.mesh import (
 from gr_jax.training.optimizer import OptimizerSettings, make_optimizer
 from gr_jax.training.state import TrainingSettings
 
-pytestmark = pytest.mark.mesh
-
 ROOT = pathlib.Path(parameters.__file__).parent
 T5 = T5Config(
   vocab_size=32,
@@ -118,6 +116,7 @@ def outputs_of(model, params, usage, batch):
   )
 
 
+@pytest.mark.mesh
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_axis_name_has_a_rule(kind, monkeypatch):
   """Of parameters and activations, as the modules name them when they run."""
@@ -136,6 +135,7 @@ def test_every_axis_name_has_a_rule(kind, monkeypatch):
   assert named - {None} <= {name for name, _ in RULES}
 
 
+@pytest.mark.mesh
 def test_no_axis_name_in_the_code_is_unknown():
   """Those too that stand where no default run comes by."""
   known, calls = {name for name, _ in RULES}, 0
@@ -153,6 +153,7 @@ def test_no_axis_name_in_the_code_is_unknown():
   assert calls >= 10
 
 
+@pytest.mark.mesh
 def test_a_bfloat16_model_hands_float32_to_the_criteria():
   low = dataclasses.replace(T5, dtype='bfloat16')
   config = dataclasses.replace(
@@ -175,7 +176,13 @@ def test_a_bfloat16_model_hands_float32_to_the_criteria():
   assert floats == {jnp.dtype('float32')}
 
 
-@pytest.mark.parametrize('kind', ['residual', 'static, untied, BERT'])
+@pytest.mark.parametrize(
+  'kind',
+  [
+    pytest.param('residual', marks=pytest.mark.mesh),
+    pytest.param('static, untied, BERT', marks=pytest.mark.soak),
+  ],
+)
 def test_every_activation_is_spread_over_the_batch(kind, mesh):
   """Outputs of all modules, as the compiled program lays them."""
   model = Retriever(KINDS[kind])
@@ -208,7 +215,13 @@ def test_every_activation_is_spread_over_the_batch(kind, mesh):
   assert seen['batch'] > 40 and seen['heads'] and seen['mlp'], seen
 
 
-@pytest.mark.parametrize('name', ['adamw', 'adafactor'])
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param('adamw', marks=pytest.mark.mesh),
+    pytest.param('adafactor', marks=pytest.mark.soak),
+  ],
+)
 def test_a_state_is_made_where_it_belongs(name, mesh):
   """The same numbers as on one device, and never more than a part of them."""
   model = Retriever(CONFIG)
@@ -249,6 +262,7 @@ def leaf_at(tree, path):
   return tree
 
 
+@pytest.mark.mesh
 def test_on_one_device_the_draws_are_those_of_init():
   model = Retriever(CONFIG)
   params, _, _ = initial.init_params(model, 3, ROWS)
@@ -273,6 +287,7 @@ def test_on_one_device_the_draws_are_those_of_init():
   jax.tree.map(np.testing.assert_array_equal, params, drawn)
 
 
+@pytest.mark.mesh
 def test_imported_weights_are_put_leaf_by_leaf(mesh, monkeypatch):
   model = Retriever(CONFIG)
   rng = np.random.default_rng(0)
