@@ -1,9 +1,11 @@
-"""What one process at a time may write."""
+"""What one process at a time may write, and what is said of a full disk."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -22,7 +24,8 @@ def held(path: pathlib.Path, doing: str, instead: str) -> Iterator[None]:
     instead: what others may do, as 'choose another RUN_DIR'.
 
   Raises:
-    UserError: when another process holds it, with what that one is doing.
+    UserError: when another process holds it, with what that one is doing; or
+      the disk is full.
   """
   path = path.absolute()
   made = [folder for folder in path.parents if not folder.exists()]
@@ -31,12 +34,43 @@ def held(path: pathlib.Path, doing: str, instead: str) -> Iterator[None]:
     try:
       file.write(doing)
       file.flush()
-      yield
+      with full_disk_named(path.parent, doing, instead):
+        yield
     finally:
       path.unlink(missing_ok=True)
       with contextlib.suppress(OSError):
         for folder in made:
           folder.rmdir()
+
+
+@contextlib.contextmanager
+def full_disk_named(
+  folder: pathlib.Path, doing: str, instead: str
+) -> Iterator[None]:
+  """Says what was being done: the system's own error often names no file.
+
+  Args:
+    folder: where it was being done.
+    doing: as `held`.
+    instead: as `held`.
+
+  Raises:
+    UserError: the disk is full.
+  """
+  try:
+    yield
+  except OSError as error:
+    # What numpy says of it has no number.
+    numbers = (errno.ENOSPC, errno.EDQUOT)
+    numpy_says = error.errno is None and ' requested and ' in str(error)
+    if error.errno not in numbers and not numpy_says:
+      raise
+    place = next(p for p in (folder, *folder.parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    raise UserError(
+      f'{error.filename or folder}: no space is left ({free:,} bytes are free) '
+      f'for {doing}: free some, or {instead}; the same command goes on'
+    ) from error
 
 
 def _acquired(path: pathlib.Path, instead: str) -> TextIO:

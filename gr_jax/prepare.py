@@ -18,7 +18,7 @@ import pathlib
 import sys
 from typing import NoReturn
 
-from gr_jax import entry
+from gr_jax import entry, locks
 from gr_jax.types import UserError
 
 _NEEDED = ('seqio', 'tensorflow', 'apache_beam')
@@ -148,7 +148,12 @@ def _prepare_apart(
       from gr_jax.tasks.ir_datasets import write_collection
 
       write_collection(collection, settings.data_dir)
-    manifest = prepare(settings, output, _beir_tasks)
+    with locks.full_disk_named(
+      pathlib.Path(output).absolute().parent,
+      f'the examples of {settings.data_dir}',
+      'choose another CACHE_DIR',
+    ):
+      manifest = prepare(settings, output, _beir_tasks)
     print(_summary(manifest, output), flush=True)
     status = 0
   except UserError as error:

@@ -100,6 +100,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     folder = run_dir / 'checkpoints'
     checkpoints = Checkpoints(folder, training.keep_checkpoints)
     stack.callback(checkpoints.close)
+    stop.also = checkpoints.check
     state = checkpoints.resume(state, batches, hashes)
     loop.train_loop(
       state=state,

@@ -1,5 +1,7 @@
 """The bytes of prepared examples: flat records in ArrayRecord files."""
 
+import errno
+import os
 import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -44,7 +46,11 @@ def decode_tokens(record: bytes) -> np.ndarray:
 
 
 def write_shard(path: pathlib.Path, records: Iterable[bytes]) -> int:
-  """Writes records into one ArrayRecord file; returns how many."""
+  """Writes records into one ArrayRecord file; returns how many.
+
+  Raises:
+    OSError: the disk is full.
+  """
   from array_record.python import array_record_module
 
   writer = array_record_module.ArrayRecordWriter(str(path), _WRITER_OPTIONS)
@@ -53,8 +59,15 @@ def write_shard(path: pathlib.Path, records: Iterable[bytes]) -> int:
     for record in records:
       writer.write(record)
       count += 1
-  finally:
     writer.close()
+  except RuntimeError as error:
+    reason = os.strerror(errno.ENOSPC)
+    if reason not in str(error):
+      raise
+    raise OSError(errno.ENOSPC, reason, str(path)) from error
+  finally:
+    if writer.is_open():
+      writer.close()
   return count
 
 

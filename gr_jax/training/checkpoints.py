@@ -26,6 +26,7 @@ import numpy as np
 from orbax import checkpoint as ocp
 
 from gr_jax import processes
+from gr_jax.training.failed_saves import explained, silence_orbax
 from gr_jax.training.manifests import (
   FileDamaged,
   check_files,
@@ -60,7 +61,8 @@ class Checkpoints:
   """The checkpoints of a run.
 
   Saves run in the background: `save` returns as soon as the arrays are
-  copied from the device. An error of a save is raised by the next call.
+  copied from the device. An error of a save is raised by the next call, of
+  `check` for instance.
   """
 
   def __init__(self, directory: str | pathlib.Path, keep: int = 2):
@@ -77,6 +79,7 @@ class Checkpoints:
     if self.directory.exists() and not self.directory.is_dir():
       raise UserError(f'{self.directory} is a file, expected a folder')
     self._keep = keep
+    silence_orbax()
     self._orbax = ocp.AsyncCheckpointer(ocp.PyTreeCheckpointHandler())
     self._background = futures.ThreadPoolExecutor(1, 'checkpoint')
     self._unfinished: futures.Future | None = None
@@ -128,7 +131,7 @@ class Checkpoints:
       return
     folder = self._folder(step)
     processes.first(lambda: self._make_folder(folder, state, data_state))
-    with _explained(folder):
+    with explained(folder):
       self._orbax.save(folder / _STATE, args=ocp.args.PyTreeSave(state))
     manifest = {
       'step': step,
@@ -141,10 +144,16 @@ class Checkpoints:
   def _make_folder(self, folder, state, data_state) -> None:
     """Makes room for a step; one process does it for all."""
     self._check_space(state, copies=1)
-    self._clear_unfinished()
-    _remove_step(folder)
-    folder.mkdir(parents=True)
-    _write_data_state(folder, data_state)
+    with explained(folder):
+      self._clear_unfinished()
+      _remove_step(folder)
+      folder.mkdir(parents=True)
+      _write_data_state(folder, data_state)
+
+  def check(self) -> None:
+    """Raises what has gone wrong with a save by now; waits for nothing."""
+    if self._unfinished is not None and self._unfinished.done():
+      self.wait()
 
   def wait(self) -> None:
     """Returns when nothing is being written; raises what went wrong."""
@@ -276,7 +285,7 @@ class Checkpoints:
 
   def _finish(self, folder: pathlib.Path, manifest: dict) -> None:
     """In the background: awaits orbax, then declares the step good."""
-    with _explained(folder):
+    with explained(folder):
       self._orbax.wait_until_finished()
       if jax.process_index() == 0:
         files = describe_files(folder)
@@ -308,27 +317,6 @@ class Checkpoints:
         f'{self.directory}: {free:,} bytes are free, a checkpoint takes'
         f' {size:,} and {copies} must fit; free some or set another RUN_DIR'
       )
-
-
-class _explained:
-  """Turns what a failing disk raises into one line with the free bytes."""
-
-  def __init__(self, folder: pathlib.Path):
-    self._folder = folder
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, traceback):
-    # tensorstore reports a full disk as ValueError, XLA as RuntimeError.
-    if not isinstance(error, (OSError, ValueError, RuntimeError)):
-      return
-    free = shutil.disk_usage(self._folder.parent).free
-    reason = str(error).partition('\n')[0][:300]
-    raise UserError(
-      f'could not save {self._folder} ({free:,} bytes are free): {reason};'
-      ' the steps saved before are whole, run again to go on from the last'
-    ) from error
 
 
 def _remove_step(folder: pathlib.Path) -> None:

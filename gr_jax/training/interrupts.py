@@ -21,6 +21,9 @@ class Stop:
   """
 
   def __init__(self):
+    """Nothing was asked yet."""
+    # What `check` calls besides.
+    self.also: Callable[[], None] = lambda: None
     self._asked: int | None = None
     self._ending = False
     self._waits = True
@@ -59,7 +62,9 @@ class Stop:
     Raises:
       KeyboardInterrupt: there was a Ctrl-C.
       Terminated: there was a SIGTERM, and `asked` has said so.
+      UserError: what `also` refuses.
     """
+    self.also()
     if self._ending:
       raise Terminated
     if self._asked == signal.SIGINT:

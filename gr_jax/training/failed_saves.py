@@ -1,0 +1,39 @@
+"""What is said of a save that fails: one line, and nothing of orbax's own."""
+
+import logging
+import pathlib
+import shutil
+
+from gr_jax.types import UserError
+
+
+class explained:
+  """Turns what a failing disk raises into one line with the free bytes."""
+
+  def __init__(self, folder: pathlib.Path):
+    """Names the folder that is being written."""
+    self._folder = folder
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, traceback):
+    # tensorstore reports a full disk as ValueError, XLA as RuntimeError.
+    if not isinstance(error, (OSError, ValueError, RuntimeError)):
+      return
+    place = next(p for p in self._folder.parents if p.exists())
+    free = shutil.disk_usage(place).free
+    reason = str(error).partition('\n')[0][:300]
+    raise UserError(
+      f'could not save {self._folder} ({free:,} bytes are free): {reason};'
+      ' the steps saved before are whole, run again to go on from the last'
+    ) from error
+
+
+def silence_orbax() -> None:
+  """Drops the tracebacks that orbax logs of errors which it raises as well."""
+  logging.getLogger('absl').addFilter(_is_of_others)
+
+
+def _is_of_others(record: logging.LogRecord) -> bool:
+  return 'orbax' not in pathlib.Path(record.pathname).parts
