@@ -5,6 +5,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from gr_jax.data.records import (
+  BadRecordError,
+  UnreadableFileError,
+  line_text,
+  read_lines,
+)
 from gr_jax.evaluation.rankings import Rankings, canonical
 from gr_jax.types import NO_DOC, UserError
 
@@ -56,31 +62,36 @@ def read_run(path: Path) -> dict[str, dict[str, float]]:
     The score of each document, for each query.
 
   Raises:
-    UserError: a line that is not six columns, a score that is no finite
-      number, a document given twice for a query; with file and line.
+    UserError: a line that is no text or not six columns, a score that is no
+      finite number, a document given twice for a query; with file and line.
   """
   run: dict[str, dict[str, float]] = {}
-  with path.open(encoding='utf-8') as file:
-    for number, line in enumerate(file, 1):
-      columns = line.split()
-      if len(columns) != 6:
-        raise UserError(
-          f'{path}:{number}: a run file has six columns, got {len(columns)}'
-        )
-      query_id, _, document_id, _, text, _ = columns
+  try:
+    for line in read_lines(path):
       try:
-        value = float(text)
-      except ValueError:
-        value = math.nan
-      if not math.isfinite(value):
-        raise UserError(
-          f'{path}:{number}: the score should be a finite number, got {text!r}'
-        )
-      scores = run.setdefault(query_id, {})
-      if document_id in scores:
-        raise UserError(
-          f'{path}:{number}: document {document_id!r} stands twice for query '
-          f'{query_id!r}'
-        )
-      scores[document_id] = value
+        _add(run, line_text(line))
+      except BadRecordError as error:
+        raise UserError(f'{path}:{line.number}: {error}') from error
+  except UnreadableFileError as error:
+    raise UserError(f'{path}:{error.line}: {error}') from error
   return run
+
+
+def _add(run: dict[str, dict[str, float]], line: str) -> None:
+  """Adds one line of a run file."""
+  columns = line.split()
+  if len(columns) != 6:
+    raise BadRecordError(f'a run file has six columns, got {len(columns)}')
+  query_id, _, document_id, _, text, _ = columns
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise BadRecordError(f'the score should be a finite number, got {text!r}')
+  scores = run.setdefault(query_id, {})
+  if document_id in scores:
+    raise BadRecordError(
+      f'document {document_id!r} stands twice for query {query_id!r}'
+    )
+  scores[document_id] = value
