@@ -110,7 +110,9 @@ def _train(settings, run_dir, prepared, asked, mesh):
       settings=training,
       save=functools.partial(checkpoints.save, hashes=hashes),
       log=logs.open_log(stack, run_dir / 'logs', training.steps, state.step),
-      window=Window(make_record(run_dir / 'logs', prepared)),
+      window=Window(
+        make_record(run_dir / 'logs', prepared), settings.loader.batch_size
+      ),
       watch=make_watch(settings.model.code_sizes, processes.say),
       hooks=shares.led(dev_hooks(model, settings, asked, texts)),
       stop=stop,

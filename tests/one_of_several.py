@@ -48,8 +48,9 @@ def encode_texts(folder, die_at=None):
   return paths, read
 
 
-def work_together(folder):
+def work_together(folder, flags):
   """Everything that processes do together, and an error of process 0."""
+  del flags
   import jax
 
   index = jax.process_index()
@@ -71,8 +72,9 @@ def work_together(folder):
   processes.first(refuse)
 
 
-def wait_for_each_other(folder):
+def wait_for_each_other(folder, flags):
   """Sums over all processes until one is lost."""
+  del flags
   import jax
 
   mesh = jax.make_mesh((jax.device_count(),), ('data',))
@@ -111,8 +113,15 @@ PREPARED = types.SimpleNamespace(
 )
 
 
-def train_tiny(folder):
-  """Trains four steps on PREPARED, from text to codes that move."""
+def train_tiny(folder, steps=4, fsdp=1, model=1):
+  """Trains on PREPARED, from text to codes that move.
+
+  Args:
+    folder: of the run.
+    steps: of it, with a checkpoint at every second.
+    fsdp: devices along that axis of the mesh.
+    model: devices along that axis.
+  """
   from gr_jax import run_folder, run_settings, train
   from gr_jax.data.loader import LoaderSettings
   from gr_jax.indexers.residual import ResidualConfig
@@ -120,6 +129,7 @@ def train_tiny(folder):
   from gr_jax.models.retriever import RetrieverConfig
   from gr_jax.models.t5 import T5Config
   from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
+  from gr_jax.training.mesh import MeshSettings
   from gr_jax.training.state import TrainingSettings
 
   encoder = T5Config(
@@ -138,8 +148,9 @@ def train_tiny(folder):
     # Of the whole batch, and of the balance over it; few, to compile fast.
     objective=only(ObjectiveSettings(), 'generation', 'bottleneck', 'density'),
     loader=LoaderSettings(batch_size=8, rates={'labelled': 1.0}),
+    mesh=MeshSettings(fsdp=fsdp, model=model),
     training=TrainingSettings(
-      steps=4,
+      steps=steps,
       train_encoder=True,
       dense_fraction=0.0,
       settled_fraction=0.0,
@@ -157,16 +168,20 @@ def main(arguments):
   parser = argparse.ArgumentParser()
   parser.add_argument('what')
   parser.add_argument('folder', type=pathlib.Path)
+  for name in ('steps', 'fsdp', 'model'):
+    parser.add_argument(f'--{name}', type=int, default=1)
   processes.add_flags(parser)
   flags = parser.parse_args(arguments)
   with processes.joined(flags):
-    WHAT[flags.what](flags.folder)
+    WHAT[flags.what](flags.folder, flags)
 
 
 WHAT = {
   'work': work_together,
   'wait': wait_for_each_other,
-  'train': train_tiny,
+  'train': lambda folder, flags: train_tiny(
+    folder, flags.steps, flags.fsdp, flags.model
+  ),
 }
 
 if __name__ == '__main__':

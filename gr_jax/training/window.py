@@ -17,26 +17,28 @@ _ROWS = ('document_index', 'source', 'example')
 class Window:
   """Metrics since the last log, left on the device until then."""
 
-  def __init__(self, record: Callable[[int, list[str], dict], str]):
+  def __init__(
+    self, record: Callable[[int, list[str], dict], str], batch_size: int
+  ):
     """Starts empty.
 
     Args:
       record: (step, names, rows of the batch) -> where it is written and what,
         told the first step whose metrics are not finite.
+      batch_size: examples of a step, over all processes.
     """
     self._record = record
+    self._batch_size = batch_size
     self.reset()
 
   def reset(self):
     """Forgets what was added, and starts the clock."""
     self._steps = []
-    self._examples = 0
     self._start = time.monotonic()
 
   def add(self, metrics, batch):
     """Adds a step's {'name': (total, count)} without waiting for it."""
     self._steps.append((metrics, {k: batch[k] for k in _ROWS if k in batch}))
-    self._examples += len(batch['document_index'])
 
   def close(self, step):
     """{'name': mean}, and a fresh window; refuses what is not finite.
@@ -69,7 +71,7 @@ class Window:
       for name in steps[0]
     }
     seconds = max(time.monotonic() - self._start, 1e-9)
-    values['examples_per_second'] = self._examples / seconds
+    values['examples_per_second'] = len(steps) * self._batch_size / seconds
     self.reset()
     return values
 

@@ -95,7 +95,7 @@ def run(
     settings=settings,
     save=recorder.save,
     log=recorder.write,
-    window=Window(record),
+    window=Window(record, 4),
     watch=watch,
     hooks=hooks,
     stop=stop or interrupts.Stop(),
