@@ -3,12 +3,15 @@
 import random
 import shutil
 import signal
+import time
 
 import pytest
+import several_processes
 import survival
 from tiny_collection import write_collection
 
 from gr_jax.training.checkpoints import Checkpoints
+from gr_jax.training.logs import read_jsonl
 
 KILL = -signal.SIGKILL
 
@@ -78,3 +81,31 @@ def test_killed_at_random_moments(devices, tmp_path):
   found = survival.outcome(tmp_path / 'killed')
   assert found['identifiers']
   survival.assert_same(found, survival.outcome(tmp_path / 'run'))
+
+
+@pytest.mark.soak
+def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
+  write_collection(tmp_path / 'data')
+  command = ['-m', 'gr_jax.train', *survival.arguments(steps=1_000_000)]
+  started = several_processes.start(2, command, tmp_path)
+  checkpoints = Checkpoints(tmp_path / 'run' / 'checkpoints')
+  try:
+    until = time.monotonic() + 400
+    while not checkpoints.latest():
+      assert all(process.poll() is None for process in started)
+      assert time.monotonic() < until
+      time.sleep(0.02)
+    # The one that writes no logs and no manifests.
+    started[1].send_signal(signal.SIGTERM)
+    statuses = [process.wait(120) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+      process.wait()
+  said = [several_processes.output(tmp_path, i).read_text() for i in (0, 1)]
+  assert statuses == [143, 143], said
+  assert all(text.splitlines()[-1] == 'terminated' for text in said), said
+  last = checkpoints.latest()
+  checkpoints.verify(last)
+  checkpoints.close()
+  assert read_jsonl(tmp_path / 'run' / 'logs')[-1]['step'] == last
