@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import subprocess
+import sys
 import time
 
 import jax
@@ -16,6 +17,7 @@ from tiny_collection import write_collection
 
 from gr_jax import locks
 from gr_jax.data import shard_files
+from gr_jax.training import failed_saves
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.types import UserError
 
@@ -119,8 +121,14 @@ def test_a_save_on_a_full_disk(left, disk, caplog, capfd):
   assert 'Traceback' not in capfd.readouterr().err + caplog.text
 
 
-def test_other_errors_are_still_logged(caplog):
-  """Only orbax's records go, whose errors are raised."""
+def test_other_errors_are_still_logged(caplog, capsys, monkeypatch):
+  """Only orbax's go, which are raised, and what writes say to a closed loop."""
+  monkeypatch.setattr(sys, 'excepthook', sys.__excepthook__)
+  failed_saves.silence_orbax.__wrapped__()
+  for text in ('Event loop is closed', 'another thing'):
+    error = RuntimeError(text)
+    sys.excepthook(RuntimeError, error, None)
+  assert capsys.readouterr().err == 'RuntimeError: another thing\n'
   logger = logging.getLogger('absl')
   place = 'site-packages/orbax/checkpoint/x.py'
   for path, text in ((place, 'a wall'), ('site-packages/grain/x.py', 'a word')):

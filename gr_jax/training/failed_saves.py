@@ -1,8 +1,10 @@
 """What is said of a save that fails: one line, and nothing of orbax's own."""
 
+import functools
 import logging
 import pathlib
 import shutil
+import sys
 
 from gr_jax.types import UserError
 
@@ -30,9 +32,21 @@ class explained:
     ) from error
 
 
+@functools.cache
 def silence_orbax() -> None:
-  """Drops the tracebacks that orbax logs of errors which it raises as well."""
+  """Drops the tracebacks that orbax logs of errors which it raises as well.
+
+  And those of writes that end after it has given up: tensorstore tells of each
+  from a thread of its own, on an event loop that is closed by then.
+  """
   logging.getLogger('absl').addFilter(_is_of_others)
+  before = sys.excepthook
+
+  def hook(kind, error, traceback):
+    if kind is not RuntimeError or str(error) != 'Event loop is closed':
+      before(kind, error, traceback)
+
+  sys.excepthook = hook
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
