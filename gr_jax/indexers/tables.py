@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from gr_jax.parameters import parameter
+from gr_jax.parameters import constrain, parameter
 
 # Parameters that are tables, by the name of their module: search needs none.
 TABLES = ('identifiers', 'query_means')
@@ -19,11 +19,13 @@ class DocumentTable(nn.Module):
     width: numbers of a row.
     dtype: of the numbers.
     missing: what stands in the row of a document that has none.
+    columns: logical axis of a row.
   """
 
   width: int
   dtype: Any
   missing: int
+  columns: str = 'width'
 
   @nn.compact
   def __call__(self, documents_B):
@@ -48,8 +50,9 @@ class DocumentTable(nn.Module):
         'table',
         nn.initializers.constant(self.missing),
         (1, self.width),
-        ('rows', 'width'),
+        ('rows', self.columns),
         self.dtype,
       )
-    rows_BX = table_NX[jnp.clip(documents_B, 0, len(table_NX) - 1)]
+    places_B = jnp.clip(documents_B, 0, len(table_NX) - 1)
+    rows_BX = constrain(table_NX[places_B], 'batch', 'width')
     return jnp.where(documents_B[:, None] >= 0, rows_BX, self.missing)

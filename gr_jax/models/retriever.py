@@ -184,7 +184,7 @@ class Retriever(nn.Module):
     learned = not isinstance(config.indexer, StaticConfig)
     self.moves = config.query_share and (learned or config.ranks_moved)
     if self.moves:
-      self.query_means = DocumentTable(config.width, jnp.float16, 0)
+      self.query_means = DocumentTable(config.width, jnp.float16, 0, 'means')
     self.usage = CodeUsage(config.code_sizes, config.queue)
     self.decoder = CodeDecoder(config.decoder, config.width, config.code_sizes)
     self._setup_optional()

@@ -13,11 +13,11 @@ What lies where, by RULES:
     feed-forward ('embed', 'mlp'), codebooks and keys of codes ('codes',
     'embed'), projections ('embed'), norms ('embed'). For use they are gathered
     along fsdp, layer by layer.
+  the query means of the corpus, 2 D bytes a document: along data and fsdp, each
+    device some numbers of every document, where D is a multiple of them.
   whole on every device: what is small (usage of codes and the queue,
-    sharpness, noise, Adafactor's factors), and the tables of the corpus, which
-    are read and never trained: 4 bytes a code, and 2 bytes a number of the
-    query means, 13.5 GB for 8.8 million documents of width 768 (none with
-    RetrieverConfig.query_share = 0).
+    sharpness, noise, Adafactor's factors), and the identifiers of the corpus, 4
+    bytes a code.
 """
 
 import contextlib
@@ -59,6 +59,7 @@ RULES = (
   ('code_positions', None),
   ('beams', None),
   ('rows', None),
+  ('means', _BATCH),
   ('width', None),
 )
 
@@ -160,13 +161,18 @@ def shardings_for(mesh: Mesh, params_axes: Mapping, abstract: Any) -> Any:
   """
   check_axis_names(params_axes)
   axes = _named_axes(params_axes)
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
 
   def place(path, leaf):
     keys = jax.tree_util.keystr(path, simple=True, separator='/').split('/')
     names = _axes_of(tuple(keys), leaf.ndim, axes)
-    # Adafactor keeps [1] in place of statistics that it does not need.
+    # Adafactor keeps [1] in place of statistics that it does not need, and the
+    # width of query means was not chosen for the number of devices.
     sizes = zip(names, leaf.shape, strict=True)
-    names = [None if size == 1 else name for name, size in sizes]
+    names = [
+      None if size == 1 or (name == 'means' and size % parts) else name
+      for name, size in sizes
+    ]
     spec = nn.logical_to_mesh_axes(names, RULES)
     _check_divides(mesh, spec, leaf.shape, keys)
     return NamedSharding(mesh, spec)

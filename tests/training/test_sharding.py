@@ -30,6 +30,7 @@ from gr_jax.training.mesh import (
   check_axis_names,
   make_mesh,
   put_batch,
+  shardings_for,
 )
 from gr_jax.training.optimizer import OptimizerSettings, make_optimizer
 from gr_jax.training.state import TrainingSettings
@@ -253,6 +254,8 @@ def test_a_state_is_made_where_it_belongs(name, mesh):
       moments = state.opt_state[1][0]
       for tree in (moments.mu, moments.nu):
         assert leaf_at(tree, path).sharding.spec == spec, path
+  means = state.frozen['query_means']['table']
+  assert means.sharding.spec == P(None, ('data', 'fsdp'))
   assert all(len(x.sharding.device_set) == 8 for x in jax.tree.leaves(state))
 
 
@@ -309,3 +312,15 @@ def test_imported_weights_are_put_leaf_by_leaf(mesh, monkeypatch):
   assert table.sharding.spec == P('model', 'fsdp')
   assert table.addressable_shards[0].data.shape == (16, 4)
   assert np.std(table) > 0.5
+
+
+@pytest.mark.mesh
+@pytest.mark.parametrize('width, part', [(12, 3), (10, 10)])
+def test_query_means_of_any_width_find_a_place(width, part, mesh):
+  config = dataclasses.replace(CONFIG, width=width)
+  params, axes, _ = jax.eval_shape(
+    lambda: initial.init_params(Retriever(config), 0, ROWS)
+  )
+  tables = {'query_means': params['query_means']}
+  sharding = shardings_for(mesh, axes, tables)['query_means']['table']
+  assert sharding.shard_shape((ROWS, width)) == (ROWS, part)
