@@ -8,6 +8,7 @@ import numpy as np
 from gr_jax.indexers import settling, starting
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.indexers.upkeep import fresh_usage
+from gr_jax.models.cached_gradients import caching
 from gr_jax.objectives.weighted_sum import only
 from gr_jax.training.mesh import put
 from gr_jax.training.optimizer import make_optimizer
@@ -29,18 +30,24 @@ def stages(model, settings, texts, optimizers):
   Returns:
     {'dense' | 'codes' | 'settled': (begin, step_fn)}.
   """
+  if settings.training.encoder_chunks > 1:
+    model = caching(model, settings.training.encoder_chunks)
+
+  def step(name, optimizer):
+    return make_step(
+      model.clone(settled=name == 'settled'),
+      optimizer=optimizer,
+      settings=settings.training,
+      objective_settings=stage_objective(settings.objective, name),
+      # In the other stages identifiers stand still, or do not exist.
+      upkeep=settings.model.upkeep if name == 'codes' else None,
+      seed=settings.seed,
+    )
+
   return {
     name: (
       functools.partial(begin_stage, name, settings, texts, optimizer),
-      make_step(
-        model.clone(settled=name == 'settled'),
-        optimizer=optimizer,
-        settings=settings.training,
-        objective_settings=stage_objective(settings.objective, name),
-        # In the other stages identifiers stand still, or do not exist.
-        upkeep=settings.model.upkeep if name == 'codes' else None,
-        seed=settings.seed,
-      ),
+      step(name, optimizer),
     )
     for name, optimizer in optimizers.items()
   }

@@ -27,6 +27,9 @@ class TrainingSettings:
     train_encoder: whether the text encoder trains too; if not, its vectors
       are computed once and kept on disk.
     accumulate: microbatches a step; in-batch criteria see one microbatch.
+    encoder_chunks: that the texts of a microbatch are encoded in, to keep the
+      activations of one chunk at a time; in-batch criteria see the whole
+      microbatch (models/cached_gradients.py). Each text is encoded twice.
     optimizer: rates.
     temperature: tau of the Gumbel-softmax, in units of the spread of a
       position's scores, over the stage in which codes move.
@@ -43,6 +46,7 @@ class TrainingSettings:
   settled_rounds: int = 2
   train_encoder: bool = False
   accumulate: int = 1
+  encoder_chunks: int = 1
   optimizer: OptimizerSettings = OptimizerSettings()
   temperature: Schedule = Schedule(0.25, 0.1)
   noise: Schedule = Schedule(0.1, 0.0, finish=0.8)
@@ -53,7 +57,8 @@ class TrainingSettings:
 
   def __post_init__(self):
     positive = (
-      'steps', 'settled_rounds', 'accumulate', 'log_every', 'checkpoint_every'
+      'steps', 'settled_rounds', 'accumulate', 'encoder_chunks', 'log_every',
+      'checkpoint_every',
     )  # fmt: skip
     check_range(self, dict.fromkeys(positive, (1, math.inf)))
     check_range(self, {'evaluate_every': (0, math.inf)})
