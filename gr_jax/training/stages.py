@@ -5,11 +5,13 @@ import functools
 import jax
 import numpy as np
 
+from gr_jax import processes
 from gr_jax.indexers import settling, starting
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.models.cached_gradients import caching
 from gr_jax.objectives.weighted_sum import only
+from gr_jax.training.memory import ReportingStep
 from gr_jax.training.mesh import put
 from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.step import make_step
@@ -47,7 +49,7 @@ def stages(model, settings, texts, optimizers):
   return {
     name: (
       functools.partial(begin_stage, name, settings, texts, optimizer),
-      step(name, optimizer),
+      ReportingStep(step(name, optimizer), name, processes.say),
     )
     for name, optimizer in optimizers.items()
   }
