@@ -112,6 +112,9 @@ setuptools.setup(
     # Looks for inputs that break fuzz/; the tests run the same targets on
     # bytes of hypothesis. 3 is built for Python 3.11 to 3.13.
     'fuzz': ['atheris>=3,<4'],
+    # The compiler of TPUs, which needs none: benchmarks/topology.py. 0.0.42 is
+    # what jax 0.10.2 was tested with.
+    'tpu_compile': ['libtpu==0.0.42.*'],
     'dev': DEV,
   },
 )
