@@ -119,20 +119,13 @@ class RetrieverModel:
       axes: logical axes of all parameters, the collection 'params_axes'.
     """
     params_axes, frozen_axes = self._split(axes)
-    flat = traverse_util.flatten_dict(flax.core.unfreeze(usage))
-    usage_axes = {
-      (*path[:-1], f'{path[-1]}_axes'): partitioning.AxisMetadata(
-        names=(None,) * leaf.ndim
-      )
-      for path, leaf in flat.items()
-    }
     return {
       'params': params,
-      'params_axes': params_axes,
+      'params_axes': _names(params, params_axes),
       'frozen': frozen,
-      'frozen_axes': frozen_axes,
+      'frozen_axes': _names(frozen, frozen_axes),
       'usage': usage,
-      'usage_axes': traverse_util.unflatten_dict(usage_axes),
+      'usage_axes': _names(usage, {}),
     }
 
   def _split(self, tree):
@@ -291,6 +284,25 @@ def _score(module, batch):
   log_BLK = jax.nn.log_softmax(scores_BLK, axis=-1)
   chosen_BL1 = jnp.take_along_axis(log_BLK, codes_BL[..., None], axis=-1)
   return jnp.sum(chosen_BL1, axis=(1, 2))
+
+
+def _names(arrays, axes):
+  """Names of the axes of arrays, as T5X wants them: one for each leaf.
+
+  None where there is no name, and for an axis of 1, which no mesh divides.
+  """
+  axes = traverse_util.flatten_dict(axes)
+  named = {}
+  for path, leaf in traverse_util.flatten_dict(
+    flax.core.unfreeze(arrays)
+  ).items():
+    path = (*path[:-1], f'{path[-1]}_axes')
+    names = axes[path].names if path in axes else (None,) * leaf.ndim
+    sizes = zip(names, leaf.shape, strict=True)
+    named[path] = partitioning.AxisMetadata(
+      names=tuple(None if size == 1 else name for name, size in sizes)
+    )
+  return traverse_util.unflatten_dict(named)
 
 
 def _averages(metrics):

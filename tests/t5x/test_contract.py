@@ -100,6 +100,8 @@ def test_what_trains_is_real_and_every_leaf_names_its_axes(variables):
     for path, leaf in leaves.items():
       assert len(axes[path]) == leaf.ndim
       assert set(axes[path]) <= {*known, None}
+  codebooks = variables['params_axes']['indexer']['codebooks_axes']
+  assert codebooks.names == ('code_positions', 'codes', 'embed')
 
 
 def test_rules_are_those_of_our_mesh():
@@ -228,6 +230,8 @@ def test_the_trie_follows_identifiers_that_move():
     assert sorted(documents) == list(range(DOCUMENTS))
     columns = built.columns[:, : built.count].T
     np.testing.assert_array_equal(columns, codes[documents])
+  with pytest.raises(Exception, match='name an index'):
+    jax.block_until_ready(tables(np.full((DOCUMENTS, 2), -1, np.int32)))
 
 
 @pytest.mark.parametrize(
