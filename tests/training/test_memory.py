@@ -102,6 +102,7 @@ def test_a_step_tells_its_memory_once_and_is_compiled_once(caplog):
   measured = memory.step_memory(step.lower(state, batch()).compile(), state)
   assert measured.parameters == memory.device_bytes(state.all_params())
   # Two moments of what trains, and counters.
+  assert measured.peak > measured.parameters + measured.temporary
   assert measured.optimizer > 2 * memory.device_bytes(state.params)
 
 
