@@ -174,26 +174,19 @@ def test_sigterm_of_one_saves_the_step_of_all(whole, tmp_path):
 
 
 @pytest.mark.soak
-def test_two_index_what_one_indexes(tmp_path):
+def test_the_door_of_two_goes_through_all_stages_to_the_index(tmp_path):
   write_collection(tmp_path / 'data')
-  several_processes.run(
-    1,
-    ['-m', 'gr_jax.train', *small_run.training(steps=3)],
-    tmp_path,
-    timeout=900,
-  )
-  several_processes.run(
-    2,
-    ['-m', 'gr_jax.index_corpus', '--run_dir=run', '--output=two'],
-    tmp_path,
-    timeout=900,
-  )
-  one, two = (
-    load_index(tmp_path / 'run' / 'index'),
-    load_index(tmp_path / 'two'),
-  )
+  door = ['-m', 'gr_jax.train', *small_run.training(steps=3)]
+  door += ['--gin.TrainingSettings.evaluate_every=2']
+  several_processes.run(2, door, tmp_path, timeout=900)
+  assert 'dev/R@10' in logs(tmp_path / 'run')[3]
+  # What one process makes of the same checkpoint.
+  door = ['-m', 'gr_jax.index_corpus', '--run_dir=run', '--output=one']
+  several_processes.run(1, door, tmp_path, timeout=900)
+  two = load_index(tmp_path / 'run' / 'index')
+  one = load_index(tmp_path / 'one')
   np.testing.assert_array_equal(one.codes_NL, two.codes_NL)
   np.testing.assert_array_equal(one.vectors_ND, two.vectors_ND)
   assert [*one.document_ids] == [*two.document_ids]
-  assert one.settings == two.settings
+  assert one.settings() == two.settings()
   assert not (tmp_path / 'run' / 'encoding').exists()
