@@ -15,6 +15,7 @@ from gr_jax.retrieval.frozen_vectors import FrozenVectors
 from gr_jax.run_settings import RunSettings
 from gr_jax.training import initial, shares, stages
 from gr_jax.training.mesh import active
+from gr_jax.training.step import make_step
 from gr_jax.training.window import Window, make_record
 
 _DOCUMENTS = 1024
@@ -105,9 +106,15 @@ class RetrieverTraining:
       )
     first = training.first_steps['codes']
     self.state = state.replace(step=state.step + first)
-    # What a stage begins with is not run: nothing reads the texts.
-    parts = stages.stages(model, settings, None, optimizers)
-    self.step = parts['codes'][1]
+    # As training/stages.py has it, without its line on memory.
+    self.step = make_step(
+      model,
+      optimizer=optimizers['codes'],
+      settings=training,
+      objective_settings=stages.stage_objective(settings.objective, 'codes'),
+      upkeep=settings.model.upkeep,
+      seed=settings.seed,
+    )
     examples = write_examples(folder, settings)
     vectors = None if training.train_encoder else _vectors(settings)
     size = settings.loader.batch_size
@@ -121,7 +128,7 @@ class RetrieverTraining:
       )
       for ahead in (settings.loader.prefetch, 0)
     )
-    self._window = Window(make_record(folder, examples))
+    self._window = Window(make_record(folder, examples), size)
     self.placed = self._put(next(self._alone))
 
   def run(self, steps: int) -> dict[str, float]:

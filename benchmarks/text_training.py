@@ -73,15 +73,23 @@ class TextTraining:
     state: where training stands.
   """
 
-  def __init__(self, config: T5Config, optimizer, mesh: jax.sharding.Mesh):
+  def __init__(
+    self,
+    config: T5Config,
+    optimizer,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+  ):
     """Draws the parameters.
 
     Args:
       config: sizes.
       optimizer: optax transformation.
+      batch_size: texts of a step.
       mesh: of the devices; active in here alone, T5X does not bear it.
     """
     model = T5(config)
+    self._batch_size = batch_size
     self._mesh = mesh
     self._put = functools.partial(put_batch, mesh)
 
@@ -118,13 +126,11 @@ class TextTraining:
 
   def run(self, batches: Iterable[dict[str, np.ndarray]]) -> dict[str, float]:
     """Trains on batches as `loop.train_loop` does, to the log line."""
-    window = Window(_broken)
+    window = Window(_broken, self._batch_size)
     with active(self._mesh):
       for batch in batches:
         self.state, metrics = self.step(self.state, self._put(batch))
-        window.add(
-          metrics, {'document_index': batch['decoder_target_tokens'][:, 0]}
-        )
+        window.add(metrics, batch)
     values = window.close(int(self.state.step))
     jax.block_until_ready(self.state)
     return values

@@ -117,7 +117,7 @@ def text_row(
   optimizer = make_optimizer(OptimizerSettings(warmup=0.0), 10**6)
   shape = setting.batch, setting.length, setting.targets
   batches = text_training.text_batches(config, *shape, _BATCHES)
-  ours = text_training.TextTraining(config, optimizer, mesh)
+  ours = text_training.TextTraining(config, optimizer, setting.batch, mesh)
   row = {'subject': f'text {size}'}
   with meshes.active(mesh):
     row |= program_costs.costs(ours.step, ours.state, batches[0])
