@@ -77,6 +77,7 @@ TABLE = {
     'configuration',
     'run_settings',
     'run_folder',
+    'run_texts',
     'data',
     'objectives',
     'indexers',

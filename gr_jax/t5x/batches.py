@@ -11,6 +11,7 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 from clu.data import dataset_iterator
 from t5x import utils
 
@@ -53,8 +54,10 @@ def prepared_batches(
   del feature_converter_cls
   settings, prepared = run.opened(run_dir)
   settings = dataclasses.replace(settings.loader, batch_size=cfg.batch_size)
+  # T5X lays the parts of its processes one behind the other.
+  rows_SR = np.arange(cfg.batch_size).reshape(num_shards, -1)
   make = functools.partial(
-    loader.batches, prepared, settings, shard_id, num_shards
+    loader.batches, prepared, settings, rows_SR[shard_id]
   )
   return LoaderIterator(make)
 

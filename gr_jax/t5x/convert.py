@@ -81,7 +81,7 @@ def to_t5x(
   Returns:
     The folder of the checkpoint.
   """
-  from gr_jax import run_folder
+  from gr_jax import run_folder, run_texts
   from gr_jax.t5x import states
   from gr_jax.t5x.contract import RetrieverModel
   from gr_jax.training.stages import begin_stage, stage_optimizers
@@ -97,7 +97,7 @@ def to_t5x(
       raise UserError(f'{run_dir} is trained to its last step, {step}')
     name = training.stage(step)
     if step in training.beginnings:
-      texts = run_folder.Texts(
+      texts = run_texts.Texts(
         settings, run_dir, opened.model, state.all_params(), opened.prepared,
         opened.hashes,
       )  # fmt: skip

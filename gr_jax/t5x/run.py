@@ -99,11 +99,14 @@ def learning_rate(run_dir: str, stage: str):
 
 
 def axis_rules() -> tuple[tuple[str, str | None], ...]:
-  """training.mesh.RULES for T5X's mesh, which has no fsdp axis."""
-  return tuple(
-    (
-      name,
-      'data' if isinstance(axis, tuple) else axis if axis != 'fsdp' else None,
-    )
-    for name, axis in RULES
-  )
+  """training.mesh.RULES for T5X's mesh, which has no fsdp axis.
+
+  Rows of tables are on every device: their number need not divide there.
+  """
+
+  def on_mesh(name, axis):
+    if isinstance(axis, tuple):
+      return None if name == 'means' else 'data'
+    return None if axis == 'fsdp' else axis
+
+  return tuple((name, on_mesh(name, axis)) for name, axis in RULES)

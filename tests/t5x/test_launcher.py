@@ -22,7 +22,7 @@ pytestmark = [
   pytest.mark.t5x,
   pytest.mark.skipif(
     _SPEC is None or _SPEC.origin is None,
-    reason='t5x is not installed, see requirements/t5x.txt',
+    reason='t5x is not installed, see requirements/t5x.in',
   ),
   pytest.mark.filterwarnings('default'),
   pytest.mark.timeout(3600),
@@ -191,7 +191,13 @@ def arrays(checkpoint):
   import jax
   from orbax import checkpoint as ocp
 
-  tree = ocp.PyTreeCheckpointer().restore(checkpoint / 'state')
+  reader = ocp.PyTreeCheckpointer()
+  names = reader.metadata(checkpoint / 'state').item_metadata.tree
+  # As it lies there, whatever devices it was written from.
+  plain = jax.tree.map(
+    lambda _: ocp.RestoreArgs(restore_type=np.ndarray), names
+  )
+  tree = reader.restore(checkpoint / 'state', restore_args=plain)
   return {
     jax.tree_util.keystr(path): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

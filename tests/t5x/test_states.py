@@ -24,7 +24,7 @@ pytestmark = [
   pytest.mark.t5x,
   pytest.mark.skipif(
     _SPEC is None or _SPEC.origin is None,
-    reason='t5x is not installed, see requirements/t5x.txt',
+    reason='t5x is not installed, see requirements/t5x.in',
   ),
   pytest.mark.filterwarnings('default'),
 ]
