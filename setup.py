@@ -114,7 +114,7 @@ setuptools.setup(
     'fuzz': ['atheris>=3,<4'],
     # The compiler of TPUs, which needs none: benchmarks/topology.py. 0.0.42 is
     # what jax 0.10.2 was tested with.
-    'tpu_compile': ['libtpu==0.0.42.*'],
+    'topology': ['libtpu==0.0.42.*'],
     'dev': DEV,
   },
 )

@@ -3,7 +3,7 @@
 python benchmarks/topology.py --output=FILE
 
 Nothing is trained or searched and no array is made: shapes with shardings are
-lowered and compiled for `--topology` by libtpu (pip install '.[tpu_compile]'),
+lowered and compiled for `--topology` by libtpu (pip install '.[topology]'),
 or, where that is not installed, for as many virtual CPU devices.
 """
 
