@@ -31,7 +31,7 @@ T5 = T5Config(
 )
 
 
-@pytest.mark.mesh
+@pytest.mark.soak
 def test_a_miniature_of_training_compiles_for_8_devices():
   program = programs.Training(
     dataclasses.replace(T5, remat='full'),

@@ -57,7 +57,11 @@ def gradients(kind, remat):
 
 @pytest.mark.parametrize(
   'kind, policies',
-  [('t5', ('dots', 'full')), ('bert', ('full',)), ('decoder', ('full',))],
+  [
+    ('t5', ('dots', 'full')),
+    pytest.param('bert', ('full',), marks=pytest.mark.soak),
+    pytest.param('decoder', ('full',), marks=pytest.mark.soak),
+  ],
 )
 def test_gradients_are_the_same_and_more_is_computed(kind, policies):
   plain, params = gradients(kind, 'none')

@@ -137,7 +137,7 @@ def test_losses_and_gradients_are_those_of_the_whole_batch():
   assert any(np.any(g) for g in jax.tree.leaves(whole[1]['encoder']))
 
 
-@pytest.mark.mesh
+@pytest.mark.soak
 def test_chunks_on_a_mesh_are_the_whole_batch_on_one_device():
   parts = config(T5, 0.0, attends_tokens=False)
   whole = loss_and_gradients(Retriever(parts), VECTORS)
@@ -148,6 +148,7 @@ def test_chunks_on_a_mesh_are_the_whole_batch_on_one_device():
   assert kernel.sharding.shard_shape(kernel.shape) == (8, 4)
 
 
+@pytest.mark.soak
 def test_dropout_is_the_same_when_a_chunk_is_encoded_again():
   parts = config(BERT, 0.5, attends_tokens=False)
   kept = loss_and_gradients(InPieces(parts), VECTORS)

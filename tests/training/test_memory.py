@@ -5,6 +5,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import pytest
 from test_step import MODEL, SETTINGS, batch, start, stepper
 
 from gr_jax.models.cached_gradients import caching
@@ -68,6 +69,7 @@ def shapes(model, rows=64):
   )
 
 
+@pytest.mark.soak
 def test_chunks_take_less():
   model = model_of(T5)
   whole, chunked = (

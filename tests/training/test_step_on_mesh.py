@@ -311,18 +311,6 @@ def whole_on_each_device(tree):
   }
 
 
-@pytest.mark.mesh
-@pytest.mark.parametrize(
-  'indexer, mesh',
-  [
-    ('product', 'data 4 x model 2'),
-    ('neural', 'data 2 x model 4'),
-  ],
-)
-def test_every_kind_of_identifier_is_the_same(indexer, mesh):
-  assert_same_in_float64(Case(indexer), MESHES[mesh])
-
-
 @pytest.mark.soak
 @pytest.mark.parametrize('mesh', MESHES)
 @pytest.mark.parametrize('indexer', INDEXERS)
