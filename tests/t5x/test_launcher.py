@@ -342,7 +342,7 @@ def test_t5x_goes_on_from_our_launcher(ours, folder):
   ]
   there, here = (manifest['content'] for manifest in manifests)
   assert [there['arrays'], there['hashes']] == [here['arrays'], here['hashes']]
-  place = [json.loads((step / 'data_0.json').read_text()) for step in steps]
+  place = [json.loads((step / 'data.json').read_text()) for step in steps]
   assert place == [{'next_index': 25}] * 2
   train(run_dir, model_dir, 30, **PREPARED)
   mine, theirs = our_losses(ours), losses(model_dir)
