@@ -319,6 +319,7 @@ def run_door(*arguments):
 def test_the_door_prepares_or_refuses_in_one_line(
   folder, vocabulary, prepared, make_settings, tmp_path
 ):
+  from gr_jax.data.prepared import PreparedData
   from gr_jax.settings import register, to_json
 
   register(type(make_settings()))
@@ -327,8 +328,7 @@ def test_the_door_prepares_or_refuses_in_one_line(
   output = tmp_path / 'out'
   done = run_door(f'--settings={request}', f'--output={output}')
   assert done.returncode == 0, done.stderr
-  manifest = json.loads((output / 'manifest.json').read_text())
-  assert manifest == prepared.manifest
+  assert PreparedData(output).manifest == prepared.manifest
   assert '7 documents' in done.stdout
   assert done.stderr == ''
   missing = to_json(make_settings(data_dir=str(folder) + 'x'))
