@@ -112,6 +112,7 @@ def read_table(where):
     return list(csv.DictReader(file))
 
 
+@pytest.mark.soak
 def test_an_interrupted_comparison_goes_on_where_it_was(finished):
   assert finished.first == [
     'broken/seed_0', 'trained/seed_0', 'frozen/seed_0', 'broken/seed_1',
@@ -127,6 +128,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(finished):
   assert log_of(finished.where, 'trained/seed_1') == finished.log
 
 
+@pytest.mark.soak
 def test_failures_are_in_the_table_and_the_status(finished):
   assert finished.status == 1
   table = (finished.where / 'table.md').read_text()
@@ -138,6 +140,7 @@ def test_failures_are_in_the_table_and_the_status(finished):
   assert names == {'BM25', 'trained', 'group/frozen'}
 
 
+@pytest.mark.soak
 def test_rows_of_two_variants_and_two_seeds(finished):
   rows = read_table(finished.where)
   fused = [
@@ -160,6 +163,7 @@ def test_rows_of_two_variants_and_two_seeds(finished):
   assert {'BM25', 'exact dense', 'generative alone', 'identifiers'} <= systems
 
 
+@pytest.mark.soak
 def test_a_run_keeps_its_scores_and_not_its_checkpoints(finished):
   run = finished.where / 'tiny' / 'group' / 'frozen' / 'seed_1'
   assert not (run / 'checkpoints').exists()
@@ -169,6 +173,7 @@ def test_a_run_keeps_its_scores_and_not_its_checkpoints(finished):
     assert scores['test/fused/0.5/R@10'].shape == (40,)
 
 
+@pytest.mark.soak
 def test_what_is_finished_runs_once_and_what_changed_again(
   finished, ask, capsys, tmp_path
 ):

@@ -98,6 +98,7 @@ def test_dev_is_measured_while_training(trained):
   assert generation[-1] < generation[0] / 2
 
 
+@pytest.mark.soak
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
   run_dir, run = trained
   again = tmp_path / 'run'

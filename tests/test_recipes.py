@@ -23,6 +23,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize('name', RECIPES)
 def test_steps_of_the_real_widths_are_traced(name):
   """Layers are alike: two of each, tracing all takes five times as long."""

@@ -105,6 +105,7 @@ def test_a_decoder_takes_its_cache_along_in_both_searches():
   assert (codes_BWL[0] != codes_BWL[1]).any()
 
 
+@pytest.mark.soak
 def test_a_small_run_of_the_whole(tmp_path, capsys):
   path = tmp_path / 'decoding.json'
   arguments = [
@@ -126,6 +127,7 @@ def test_a_small_run_of_the_whole(tmp_path, capsys):
     decoding.main(['--beams=0', f'--output={path}'])
 
 
+@pytest.mark.soak
 def test_a_small_run_with_a_decoder(tmp_path, capsys):
   path = tmp_path / 'decoding.json'
   arguments = [

@@ -4,11 +4,14 @@ import json
 import pathlib
 import sys
 
+import pytest
+
 sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / 'benchmarks'))
 
 import living
 
 
+@pytest.mark.soak
 def test_a_small_run_of_the_whole(tmp_path, capsys):
   output = tmp_path / 'living.json'
   arguments = ['--documents=5000', '--changes=4000', '--at_once=200']

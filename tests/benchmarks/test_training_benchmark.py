@@ -74,6 +74,7 @@ def test_products_in_loops_count_as_often_as_they_run():
   assert program_costs.product_flops(run, square) == 5 * 2 * 27
 
 
+@pytest.mark.soak
 def test_a_small_run_of_the_whole(tmp_path, capsys, monkeypatch):
   # One layer is all that must compile.
   config = dataclasses.replace(

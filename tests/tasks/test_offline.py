@@ -295,9 +295,8 @@ def examples_of(task):
   ]
 
 
-@pytest.mark.parametrize(
-  'name', ['nq320k', pytest.param('msmarco', marks=pytest.mark.soak)]
-)
+@pytest.mark.soak
+@pytest.mark.parametrize('name', ['nq320k', 'msmarco'])
 def test_a_recipe_goes_from_folder_to_evaluated_index(name, tmp_path):
   """The file as it is shipped, smaller in every way."""
   data = write_collection(tmp_path / 'data')

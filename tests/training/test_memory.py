@@ -116,6 +116,7 @@ def test_a_backend_that_tells_nothing_is_not_asked_again():
   assert memory.step_memory(Compiled(), None) is None
 
 
+@pytest.mark.soak
 def test_bfloat16_keeps_parameters_losses_and_moments_in_float32():
   encoder = dataclasses.replace(T5, dtype='bfloat16')
   step, state, rows = shapes(model_of(encoder))

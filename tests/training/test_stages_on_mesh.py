@@ -23,7 +23,7 @@ from gr_jax.training.mesh import (
 from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.stages import begin_stage
 
-pytestmark = pytest.mark.mesh
+pytestmark = pytest.mark.soak
 
 DOCUMENTS = 50
 MESH = MeshSettings(data=2, fsdp=2, model=2)
