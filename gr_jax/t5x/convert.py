@@ -84,6 +84,7 @@ def to_t5x(
   from gr_jax import run_folder, run_texts
   from gr_jax.t5x import states
   from gr_jax.t5x.contract import RetrieverModel
+  from gr_jax.t5x.run import stage_end
   from gr_jax.training.stages import begin_stage, stage_optimizers
 
   entry.refuse_several_processes()
@@ -104,7 +105,7 @@ def to_t5x(
       optimizer = stage_optimizers(training)[name]
       state = begin_stage(name, settings, texts, optimizer, state)
     model = RetrieverModel(settings, len(opened.prepared.document_ids), name)
-    end = min(at for at in {*training.beginnings, training.steps} if at > step)
+    end = stage_end(training, step)
     print(f"STAGE = '{name}', TRAIN_STEPS = {end}", flush=True)
     return states.write(model, state, opened.axes, model_dir)
 

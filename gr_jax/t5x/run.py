@@ -98,6 +98,16 @@ def learning_rate(run_dir: str, stage: str):
   return rate
 
 
+def stage_end(training, step: int) -> int:
+  """Where the stage or round ends that a step is in.
+
+  Args:
+    training: training.state.TrainingSettings.
+    step: before the last.
+  """
+  return min(at for at in {*training.beginnings, training.steps} if at > step)
+
+
 def axis_rules() -> tuple[tuple[str, str | None], ...]:
   """training.mesh.RULES for T5X's mesh, which has no fsdp axis.
 

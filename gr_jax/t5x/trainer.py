@@ -7,6 +7,7 @@ import jax
 from t5x import trainer, utils
 
 from gr_jax.indexers.upkeep import keep_up
+from gr_jax.t5x.run import stage_end
 from gr_jax.types import UserError
 
 
@@ -131,7 +132,7 @@ def _checked_end(model, step: int) -> int:
       'is to be trained: set STAGE; where one has just ended, python -m '
       'gr_jax.t5x.convert --from, then --to, begins the next'
     )
-  return min(at for at in {*training.beginnings, training.steps} if at > step)
+  return stage_end(training, step)
 
 
 def _kept_up(model, step, state):
