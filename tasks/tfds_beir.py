@@ -9,7 +9,6 @@ where `tfds.builder_from_directory(FOLDER).as_data_source()` reads them.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ import tensorflow_datasets as tfds
 from gr_jax.tasks.beir import TRAIN, text_task
 
 from gr_jax.data.collection import Collection
+from gr_jax.data.plan_files import stamp
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.seqio_features import ShardedTextSource
 from gr_jax.data.text_examples import CORPUS, TextExample
@@ -265,5 +265,4 @@ def _stamp(metadata, settings, vocabulary: Vocabulary) -> int:
     settings.query_length,
     settings.document_length,
   ]
-  digest = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-  return int(digest[:15], 16)
+  return stamp(json.dumps(inputs))

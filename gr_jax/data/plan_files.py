@@ -28,7 +28,11 @@ _STAMP_DIGITS = 15
 
 def inputs_stamp(plan: Plan, vocabulary: Vocabulary) -> int:
   """A number for all that examples are made from; each carries it."""
-  inputs = f'{plan.inputs_sha256} {vocabulary.sha256}'
+  return stamp(f'{plan.inputs_sha256} {vocabulary.sha256}')
+
+
+def stamp(inputs: str) -> int:
+  """A number for a text that names all that examples are made from."""
   digest = hashlib.sha256(inputs.encode()).hexdigest()
   return int(digest[:_STAMP_DIGITS], 16)
 
