@@ -203,7 +203,10 @@ def _make_current(settings, run_dir, directory: pathlib.Path) -> None:
 def _fetch_prepared(settings, run_dir, directory: pathlib.Path) -> None:
   """Copies prepared examples from a bucket; refuses those of other texts."""
   url = settings.preparation.prepared_at
-  fetch(url, directory, processes.say)
+  with locks.full_disk_named(
+    directory.parent, f'the copy of {url}', 'choose another CACHE_DIR'
+  ):
+    fetch(url, directory, processes.say)
   preparation = _preparation(settings, run_dir)
   there = pathlib.Path(preparation.data_dir).exists()
   if there and not is_current(preparation, directory):

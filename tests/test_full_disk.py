@@ -1,6 +1,7 @@
 """A disk that is really full: a line with path and bytes, nothing lost."""
 
 import contextlib
+import hashlib
 import logging
 import os
 import pathlib
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import jax
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ import survival
 from tiny_collection import write_collection
 
 from gr_jax import locks
-from gr_jax.data import shard_files
+from gr_jax.data import cloud_folders, prepared, shard_files
 from gr_jax.training import failed_saves
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.types import UserError
@@ -159,7 +161,19 @@ def write_examples(path):
   shard_files.write_shard(path, (rng.bytes(1 << 16) for _ in range(99)))
 
 
-@pytest.mark.parametrize('write', [write_text, write_array, write_examples])
+def write_copy(path):
+  bucket = fsspec.filesystem('memory')
+  content = bytes(SIZE)
+  entry = {'bytes': SIZE, 'sha256': hashlib.sha256(content).hexdigest()}
+  manifest = prepared.manifest_text({'files': {'file': entry}})
+  bucket.pipe_file('/full/file', content)
+  bucket.pipe_file(f'/full/{prepared.MANIFEST}', manifest.encode())
+  cloud_folders.fetch('memory://full', path, print)
+
+
+@pytest.mark.parametrize(
+  'write', [write_text, write_array, write_examples, write_copy]
+)
 def test_whatever_is_written_under_a_lock_names_path_and_bytes(write, disk):
   fill(disk, 1 << 16)
   with (

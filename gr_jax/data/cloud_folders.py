@@ -6,6 +6,7 @@ records in random order, which ArrayRecord does on local files alone (and gs://)
 each host copies the folder once and compares every file with its checksum.
 """
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -75,6 +76,7 @@ def fetch(
   Raises:
     UserError: when there are no prepared examples, or a file is not what the
       manifest says.
+    OSError: the disk is full.
   """
   directory = pathlib.Path(directory).absolute()
   directory.parent.mkdir(parents=True, exist_ok=True)
@@ -92,6 +94,9 @@ def fetch(
       for name, entry in files.items():
         _fetch_file(system, f'{root}/{name}', work / name, entry, report)
     except OSError as error:
+      # The disk's, not the bucket's.
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise
       raise UserError(f'{url}: cannot be copied: {error}') from error
     # Of an earlier copy of other examples.
     for path in [p for p in work.rglob('*') if p.is_file()]:
