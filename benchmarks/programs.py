@@ -20,6 +20,7 @@ from gr_jax.decoding.trie import (
   code_type,
 )
 from gr_jax.indexers.residual import ResidualConfig
+from gr_jax.indexers.tables import TABLES
 from gr_jax.models.cached_gradients import caching
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import Retriever, RetrieverConfig
@@ -64,13 +65,12 @@ class Program(Protocol):
     ...
 
 
-def retriever(encoder: T5Config, width: int, query_share: float) -> Retriever:
+def retriever(encoder: T5Config, width: int) -> Retriever:
   """A retriever of eight codes out of 256.
 
   Args:
     encoder: the text encoder; the code decoder computes in its dtype.
     width: D, of vectors.
-    query_share: as RetrieverConfig has it.
   """
   stack = dataclasses.replace(
     CodeDecoderConfig().stack, dtype=encoder.dtype, remat=encoder.remat
@@ -81,7 +81,6 @@ def retriever(encoder: T5Config, width: int, query_share: float) -> Retriever:
       indexer=ResidualConfig(positions=8, codes=256),
       decoder=CodeDecoderConfig(stack=stack),
       width=width,
-      query_share=query_share,
     )
   )
 
@@ -99,8 +98,6 @@ class Training:
     document_length: tokens.
     documents: of the corpus.
     width: D, of vectors.
-    query_share: as RetrieverConfig has it; what is not 0 keeps a vector of each
-      document beside the parameters.
     optimizer: OptimizerSettings.name.
   """
 
@@ -112,7 +109,6 @@ class Training:
   document_length: int = 192
   documents: int = DOCUMENTS
   width: int = 768
-  query_share: float = 0.0
   optimizer: str = 'adamw'
 
   def described(self) -> dict:
@@ -122,7 +118,7 @@ class Training:
   def lowered(self, stack, devices) -> tuple:
     """The lowered step, and the bytes a device holds of its arguments."""
     mesh = stack.enter_context(active(make_mesh(self.mesh, devices)))
-    model = retriever(self.encoder, self.width, self.query_share)
+    model = retriever(self.encoder, self.width)
     settings = TrainingSettings(
       train_encoder=True,
       encoder_chunks=self.chunks,
@@ -208,15 +204,14 @@ class Search:
     grid = np.array(devices).reshape(self.data, self.model)
     # The Searcher's devices are of one process yet; its program may have more.
     mesh = Mesh(grid, (QUERIES, PARTS))
-    model = retriever(self.encoder, self.width, 0.0)
+    model = retriever(self.encoder, self.width)
     sizes = model.config.code_sizes
     params, _, _ = jax.eval_shape(lambda: init_params(model, 0, 1))
-    del params['identifiers']  # An index carries none.
     params = jax.tree.map(
       lambda x: _placed(
         jax.ShapeDtypeStruct(x.shape, self.parameters), replicated(mesh)
       ),
-      params,
+      {name: module for name, module in params.items() if name not in TABLES},
     )
     along_parts = NamedSharding(mesh, PartitionSpec(PARTS))
     own = -(-self.documents // self.model)

@@ -44,7 +44,7 @@ def test_a_miniature_of_training_compiles_for_8_devices():
     width=32,
   )
   found = topology.measured(program, jax.devices())
-  # Moments lie where their parameters do; tables are on every device.
+  # Moments lie where their parameters do.
   assert 2 * found['parameters'] > found['optimizer'] > found['parameters']
   assert found['peak'] > found['parameters'] + found['optimizer']
   one = dataclasses.replace(program, mesh=MeshSettings())

@@ -274,6 +274,10 @@ def test_everything_is_the_same_on_data_fsdp_and_model():
   for name, sharding in batch.items():
     shape = case.batch('float64')[name].shape
     assert sharding.shard_shape(shape)[0] == ROWS // 4, name
+  # Rows of query means are looked up in parts, and the table never gathered.
+  program = step.as_text()
+  assert f'f16[{DOCUMENTS},2]' in program
+  assert f'f16[{DOCUMENTS},8]' not in program
   assert whole_on_each_device(state.params) == {
     'decoder/log_sharpness',
     'learned_noise/scale',
