@@ -22,7 +22,7 @@ _DECODER_ONLY = ('num_decoder_layers', 'logits_via_embedding')
 _ENCODER_ONLY = ('num_encoder_layers', 'logits_via_embedding', 'vocab_size')
 
 
-def init_params(model, seed, documents, mesh=None):
+def init_params(model, seed, documents, mesh=None, imported=()):
   """Draws all parameters.
 
   Args:
@@ -30,6 +30,8 @@ def init_params(model, seed, documents, mesh=None):
     seed: of the draw.
     documents: N, rows of the tables of what is known of documents.
     mesh: where they are to lie; one device when None.
+    imported: modules whose weights come from elsewhere: of these there are
+      shapes alone, and nothing is drawn.
 
   Returns:
     The parameters, their logical axes (the 'params_axes' collection) and the
@@ -60,15 +62,19 @@ def init_params(model, seed, documents, mesh=None):
 
   def drawn(key):
     variables = init(key)
-    return variables['params'], variables['usage']
+    params = variables['params']
+    own = {name: params[name] for name in params if name not in imported}
+    return own, variables['usage']
 
   key = jax.random.key(seed)
-  axes = jax.eval_shape(init, key)['params_axes']
+  shapes = jax.eval_shape(init, key)
+  axes = shapes['params_axes']
   if mesh is None:
     params, usage = jax.jit(drawn)(key)
   else:
     params, usage = made_on(mesh, axes, drawn, key)
-  return params, axes, usage
+  awaited = {name: shapes['params'][name] for name in imported}
+  return params | awaited, axes, usage
 
 
 def make_state(params, usage, optimizer, train_encoder):
@@ -122,7 +128,11 @@ def first_state(settings, model, documents, optimizer, mesh=None):
     The TrainState, the parameters' logical axes, and the SHA-256 of the
     weights ('' for none).
   """
-  params, axes, usage = init_params(model, settings.seed, documents, mesh)
+  # All kinds of weights have the whole encoder.
+  imported = ('encoder',) if settings.encoder_weights else ()
+  params, axes, usage = init_params(
+    model, settings.seed, documents, mesh, imported
+  )
   params, weights_sha256 = import_params(
     params, settings.model, settings.encoder_weights
   )

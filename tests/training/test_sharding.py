@@ -315,6 +315,20 @@ def test_imported_weights_are_put_leaf_by_leaf(mesh, monkeypatch):
 
 
 @pytest.mark.mesh
+def test_what_is_imported_is_not_drawn_and_changes_no_other_draw():
+  model = Retriever(CONFIG)
+  all_drawn, _, _ = initial.init_params(model, 3, ROWS)
+  params, _, _ = initial.init_params(model, 3, ROWS, imported=('encoder',))
+  awaited, drawn = params.pop('encoder'), all_drawn.pop('encoder')
+  for leaf, expected in zip(
+    *map(jax.tree.leaves, (awaited, drawn)), strict=True
+  ):
+    assert isinstance(leaf, jax.ShapeDtypeStruct)
+    assert (leaf.shape, leaf.dtype) == (expected.shape, expected.dtype)
+  jax.tree.map(np.testing.assert_array_equal, params, all_drawn)
+
+
+@pytest.mark.mesh
 @pytest.mark.parametrize('width, part', [(12, 3), (10, 10)])
 def test_query_means_of_any_width_find_a_place(width, part, mesh):
   config = dataclasses.replace(CONFIG, width=width)
