@@ -13,6 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jax.extend import core
 
 from gr_jax.models.t5 import T5Config
+from gr_jax.training.memory import peak_bytes
 
 # Rows of the square product that the ceiling is measured with.
 _PRODUCT_ROWS = {'cpu': 1024}
@@ -157,10 +158,8 @@ def costs(step: Callable, *args: Any) -> dict[str, float]:
 def demands(program: jax.stages.Compiled) -> dict[str, float]:
   """What a compiled program asks for; names as in `costs`."""
   memory = program.memory_analysis()
-  kept = memory.argument_size_in_bytes + memory.output_size_in_bytes
-  kept -= memory.alias_size_in_bytes
   return {
     'xla_flops': program.cost_analysis()['flops'],
-    'peak_bytes': kept + memory.temp_size_in_bytes,
+    'peak_bytes': peak_bytes(memory),
     'temporary_bytes': memory.temp_size_in_bytes,
   }

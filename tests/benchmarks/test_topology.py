@@ -46,7 +46,8 @@ def test_a_miniature_of_training_compiles_for_8_devices():
   found = topology.measured(program, jax.devices())
   # Moments lie where their parameters do.
   assert 2 * found['parameters'] > found['optimizer'] > found['parameters']
-  assert found['peak'] > found['parameters'] + found['optimizer']
+  held = found['parameters'] + found['optimizer']
+  assert found['peak'] > held + found['temporary']
   one = dataclasses.replace(program, mesh=MeshSettings())
   with contextlib.ExitStack() as stack:
     _, held = one.lowered(stack, jax.devices()[:1])
@@ -70,7 +71,8 @@ def test_a_miniature_of_search_compiles_for_8_devices():
   found = topology.measured(program, jax.devices())
   # 1,024 float16 vectors a device, and the trie.
   assert found['index'] > 1024 * 32 * 2
-  assert found['peak'] > found['index'] + found['parameters']
+  held = found['index'] + found['parameters']
+  assert found['peak'] > held + found['temporary']
   assert '| miniature |' in topology.table({'miniature': found})
 
 
