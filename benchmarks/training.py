@@ -198,7 +198,8 @@ def retriever_row(
     for loop, step in zip(times.clock['loop'], times.clock['step'], strict=True)
   )
   loaded = statistics.median(times.clock['loader'])
-  row['input_hidden'] = 1 - shown / loaded
+  # Nothing shown is all that can be hidden; what is above it is noise.
+  row['input_hidden'] = min(1.0, 1 - shown / loaded)
   batch = settings.loader.batch_size
   shape = settings.preparation
   tokens = batch * (shape.query_length + shape.document_length)
