@@ -33,6 +33,13 @@ SMALL = T5Config(
 )
 
 
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  """What is timed is one device's; `make soak` has eight."""
+  first = jax.devices()[:1]
+  monkeypatch.setattr(jax, 'devices', lambda: first)
+
+
 @pytest.mark.parametrize(
   'config',
   [
