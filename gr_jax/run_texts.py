@@ -109,7 +109,7 @@ class Texts:
         ).pooled_BE
       )
     )
-    encoder = shares.whole(params['encoder'])
+    encoder = shares.gathered(params['encoder'])
     return frozen_vectors(
       self._directory,
       lambda tokens_BS: backbone(encoder, tokens_BS),
@@ -136,7 +136,7 @@ class Texts:
     """[N, W, L] identifiers a document could have, and [N, W] their costs."""
     documents_ND = self.documents(params)
     with processes.local_devices():
-      return candidate_codes(self._model, shares.whole(params), documents_ND)
+      return candidate_codes(self._model, shares.gathered(params), documents_ND)
 
   def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
     """[Q, D] unit vectors of queries to start codes from, [Q] their documents.
@@ -173,11 +173,11 @@ class Texts:
   def _projected(self, params, pooled_NE) -> np.ndarray:
     """[N, D] unit vectors of what the frozen encoder pooled."""
     with processes.local_devices():
-      return project_vectors(self._model, shares.whole(params), pooled_NE)
+      return project_vectors(self._model, shares.gathered(params), pooled_NE)
 
   def _encoded(self, params, name, read_tokens, count, longest) -> np.ndarray:
     """[N, D] unit vectors; processes share the texts, all get all vectors."""
-    params = shares.whole(params)
+    params = shares.gathered(params)
     encode = functools.partial(encode_program, self._model, params)
     if not self._checkpoint and not processes.several():
       return encode_texts(encode, read_tokens, count, longest)

@@ -86,7 +86,7 @@ def make_watch(sizes, report):
   """
 
   def watch_state(state):
-    usage = jax.device_get(shares.whole(state.usage['usage']))
+    usage = jax.device_get(shares.gathered(state.usage['usage']))
     values, warnings = watch(usage, sizes)
     for warning in warnings:
       report(f'warning: {warning}')

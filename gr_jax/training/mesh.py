@@ -36,14 +36,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gr_jax.types import UserError, near_miss
 
-_BATCH = ('data', 'fsdp')
+# Along which the rows of a batch lie.
+BATCH = ('data', 'fsdp')
 
 # Logical axis to mesh axis, the first that is free wins. The upper part has
 # T5X's names, so that its launcher shards our models by its own rules.
 RULES = (
-  ('batch', _BATCH),
-  ('queries', _BATCH),
-  ('documents', _BATCH),
+  ('batch', BATCH),
+  ('queries', BATCH),
+  ('documents', BATCH),
   ('vocab', 'model'),
   ('mlp', 'model'),
   ('heads', 'model'),
@@ -59,7 +60,7 @@ RULES = (
   ('code_positions', None),
   ('beams', None),
   ('rows', None),
-  ('means', _BATCH),
+  ('means', BATCH),
   ('width', None),
 )
 
@@ -232,7 +233,7 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict:
   Returns:
     The global arrays.
   """
-  sharding = NamedSharding(mesh, PartitionSpec(_BATCH))
+  sharding = NamedSharding(mesh, PartitionSpec(BATCH))
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   for name, array in batch.items():
     size = len(array) * jax.process_count()

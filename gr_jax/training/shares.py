@@ -9,10 +9,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gr_jax import processes
-from gr_jax.training.mesh import put_batch
+from gr_jax.training.mesh import BATCH, put_batch, replicated
 from gr_jax.types import UserError
 
-_BATCH = PartitionSpec(('data', 'fsdp'))
+_BATCH = PartitionSpec(BATCH)
 
 
 def rows_of(mesh: Mesh, batch_size: int) -> np.ndarray:
@@ -68,31 +68,28 @@ def putter(
   return put
 
 
-def whole(tree: Any) -> Any:
-  """A tree with all of each array on this process's own devices.
+def gathered(tree: Any) -> Any:
+  """A tree with a copy of each array on each of this process's own devices.
 
-  Cut as before along what these devices share, one array at a time, so that
-  no device needs all at once.
+  Every process calls it; a device needs the memory of the whole tree.
 
   Args:
     tree: of arrays; those that lie on this process's devices stay.
   """
   if not processes.several():
     return tree
-  return jax.tree.map(_whole, tree)
+  return jax.tree.map(_gathered, tree)
 
 
-def _whole(array: Any) -> Any:
+def _gathered(array: Any) -> Any:
   if not isinstance(array, jax.Array) or array.is_fully_addressable:
     return array
-  sharding = array.sharding
-  everywhere = NamedSharding(sharding.mesh, PartitionSpec())
   if not array.is_fully_replicated:
+    everywhere = replicated(array.sharding.mesh)
     array = jax.jit(lambda x: x, out_shardings=everywhere)(array)
   value = np.asarray(array.addressable_data(0))
   with processes.local_devices():
-    mesh = jax.sharding.get_mesh()
-    return jax.device_put(value, NamedSharding(mesh, PartitionSpec()))
+    return jax.device_put(value, replicated(jax.sharding.get_mesh()))
 
 
 def led(hooks: Sequence[Callable]) -> tuple[Callable, ...]:
@@ -107,7 +104,7 @@ def led(hooks: Sequence[Callable]) -> tuple[Callable, ...]:
   def lead(hook):
     def led_hook(step, state):
       state = state.replace(
-        params=whole(state.params), frozen=whole(state.frozen)
+        params=gathered(state.params), frozen=gathered(state.frozen)
       )
       return processes.first(lambda: _floats(hook(step, state)))
 
