@@ -4,7 +4,6 @@ Light on purpose: `--help` answers before anything heavy is imported.
 """
 
 import argparse
-import errno
 import io
 import os
 import signal
@@ -14,14 +13,12 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 from gr_jax import processes
-from gr_jax.types import Terminated, UserError
+from gr_jax.types import Terminated, UserError, is_refusal
 
 _OVERRIDE = '--gin.'
 _ERROR = 'error: '
 _INTERRUPTED = 'interrupted'
 _TERMINATED = 'terminated'
-# What a disk refuses: whoever runs the door can help it, no traceback can.
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 # Seconds that an interrupted process has to tidy up.
 _TIDY_SECONDS = 3.0
 
@@ -56,7 +53,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 141
   except OSError as error:
-    if error.errno not in _REFUSALS:
+    if not is_refusal(error):
       raise
     print(f'{_ERROR}{error.filename}: {error.strerror}', file=sys.stderr)
     status = 2

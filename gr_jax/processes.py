@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from gr_jax.types import UserError
+from gr_jax.types import UserError, is_refusal
 
 # Seconds without a sign of life after which a process counts as lost.
 HEARTBEAT = 100
@@ -205,7 +205,8 @@ def first(action: Callable[[], Any]) -> Any:
     What it returned, on every process.
 
   Raises:
-    UserError: on every process, for whatever process 0 refused.
+    UserError: on every process, for whatever process 0 refused; LostProcess
+      on the others when it failed otherwise.
   """
   global _alone
   if not several():
@@ -218,7 +219,8 @@ def first(action: Callable[[], Any]) -> Any:
     with local_devices(always=True):
       value = action()
   except BaseException as error:
-    _publish(name, {'error': _first_line(error) or type(error).__name__})
+    line = _first_line(error) or type(error).__name__
+    _publish(name, {'error': line, 'refused': is_refusal(error)})
     _part(name)
     raise
   finally:
@@ -236,7 +238,9 @@ def _answer(name: str) -> Any:
   answer = json.loads(text)
   if 'error' in answer:
     _part(name)
-    raise UserError(f'process 0: {answer["error"]}')
+    # Launchers try again what was lost, not what was refused.
+    kind = UserError if answer['refused'] else LostProcess
+    raise kind(f'process 0: {answer["error"]}')
   return answer['value']
 
 

@@ -9,11 +9,14 @@ Dimension key, used as suffixes of array names and in einsum strings:
 
 import dataclasses
 import difflib
+import errno
 import math
 from collections.abc import Iterable, Mapping
 
 # Stands where a beam or a rank reaches no document.
 NO_DOC = -1
+# What a disk refuses: whoever runs the door can help it, no traceback can.
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class UserError(Exception):
@@ -23,6 +26,13 @@ class UserError(Exception):
   """
 
   status = 2
+
+
+def is_refusal(error: BaseException) -> bool:
+  """Whether an error says in a line what its user can help; status 2."""
+  return isinstance(error, UserError) or (
+    isinstance(error, OSError) and error.errno in _REFUSALS
+  )
 
 
 class Terminated(BaseException):

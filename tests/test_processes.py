@@ -1,6 +1,8 @@
 """Real processes on the loopback: what they share, and when one is lost."""
 
 import argparse
+import errno
+import json
 import pathlib
 import signal
 import time
@@ -52,6 +54,38 @@ def test_one_process_needs_nobody():
   assert processes.first(lambda: [1, 'two']) == [1, 'two']
   processes.meet()
   processes.agree('a', 'word')
+
+
+@pytest.mark.parametrize(
+  ('error', 'kind'),
+  [
+    (UserError('no such file'), UserError),
+    (PermissionError(errno.EACCES, 'Permission denied'), UserError),
+    (OSError(errno.EIO, 'Input/output error'), processes.LostProcess),
+    (KeyboardInterrupt(), processes.LostProcess),
+  ],
+)
+def test_only_what_process_0_refuses_is_refused(error, kind, monkeypatch):
+  """Launchers give up what is refused, and start again what is lost."""
+  store, number = {}, 0
+  monkeypatch.setattr(processes, 'several', lambda: True)
+  monkeypatch.setattr(processes, 'index', lambda: number)
+  monkeypatch.setattr(processes, '_occasion', lambda: 'it')
+  monkeypatch.setattr(
+    processes, '_publish', lambda name, x: store.update({name: json.dumps(x)})
+  )
+  monkeypatch.setattr(processes, '_read', store.get)
+  monkeypatch.setattr(processes, '_part', lambda name: None)
+
+  def fail():
+    raise error
+
+  with pytest.raises(type(error)):
+    processes.first(fail)
+  number = 1
+  with pytest.raises(UserError, match='process 0: ') as caught:
+    processes.first(fail)
+  assert type(caught.value) is kind
 
 
 def test_two_share_their_work_and_their_errors(tmp_path):
