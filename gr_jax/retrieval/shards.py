@@ -1,7 +1,7 @@
 """Texts encoded shard by shard, by one process or by several together.
 
   DIRECTORY/
-    inputs.json         what the shards are of
+    inputs.txt          what the shards are of
     00000.npy           vectors of the first ROWS texts
     00000.done.json     written last: checksum of the shard
 
@@ -25,7 +25,7 @@ from gr_jax.checksums import file_sha256
 from gr_jax.progress import Pace
 from gr_jax.retrieval.encoding import encode_rows, show_part
 
-_INPUTS = 'inputs.json'
+_INPUTS = 'inputs.txt'
 # Texts of a shard: a quarter of a minute for a small encoder on two cores, and
 # on an accelerator enough that its last batches, half empty, cost little.
 _ROWS = {'cpu': 2048}
