@@ -137,7 +137,11 @@ def test_other_errors_are_still_logged(caplog, capsys, monkeypatch):
     logger.handle(
       logging.LogRecord('absl', logging.ERROR, path, 1, text, None, None)
     )
+  logger.handle(
+    logging.LogRecord('absl', logging.WARNING, place, 1, 'a hint', None, None)
+  )
   assert 'a word' in caplog.text and 'a wall' not in caplog.text
+  assert 'a hint' in caplog.text
 
 
 def test_a_start_without_room_for_two_is_refused(disk):

@@ -50,4 +50,6 @@ def silence_orbax() -> None:
 
 
 def _is_of_others(record: logging.LogRecord) -> bool:
-  return 'orbax' not in pathlib.Path(record.pathname).parts
+  ours = 'orbax' not in pathlib.Path(record.pathname).parts
+  # A warning is raised by nobody.
+  return ours or record.levelno < logging.ERROR
