@@ -172,7 +172,11 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   else:
     processes.first(lambda: _make_current(settings, run_dir, directory))
   prepared = PreparedData(directory)
-  processes.first(prepared.verify)
+  if settings.preparation.prepared_at:
+    # As many copies as hosts, perhaps.
+    prepared.verify()
+  else:
+    processes.first(prepared.verify)
   pieces = prepared.vocabulary().size
   rows = settings.model.encoder.vocab_size
   # JAX reads past the end of a table without a word.

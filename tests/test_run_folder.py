@@ -4,9 +4,11 @@ import dataclasses
 import types
 
 import numpy as np
+import prepared_by_hand
 import pytest
 
 from gr_jax import run_folder, run_settings, run_texts
+from gr_jax.data import cloud_folders
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.models.retriever import Retriever, RetrieverConfig
@@ -176,3 +178,27 @@ def test_collections_in_one_cache_do_not_meet(tmp_path):
   assert not {parent for place in places for parent in place.parents} & {
     *places
   }
+
+
+def test_each_process_checks_the_copy_that_it_has_fetched(
+  tmp_path, monkeypatch
+):
+  (tmp_path / 'made').mkdir()
+  made = prepared_by_hand.write_prepared(tmp_path / 'made')
+  url = 'memory://checked'
+  cloud_folders.upload(made, url, print)
+  settings = run(
+    data_dir='none',
+    cache_dir=str(tmp_path / 'cache'),
+    preparation=PreparationSettings(prepared_at=url),
+  )
+  folder = run_settings.cache_dir(settings, tmp_path) / 'prepared'
+  cloud_folders.fetch(url, folder, print)
+  path = folder / 'examples-spans-00000.array_record'
+  damaged = bytearray(path.read_bytes())
+  damaged[-1] ^= 1
+  path.write_bytes(damaged)
+  # As in another than process 0.
+  monkeypatch.setattr(run_folder.processes, 'first', lambda action: None)
+  with pytest.raises(UserError, match='array_record: damaged'):
+    run_folder.prepared_examples(settings, tmp_path)
