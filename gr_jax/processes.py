@@ -23,6 +23,8 @@ HEARTBEAT = 100
 _MEETING = 300
 # Seconds that process 0 gives the others to read why it failed.
 _FAREWELL = 20
+# Seconds that it gives them to come to their own end after that.
+_LEAVE_SECONDS = 10
 # Seconds between two looks at what another process has said.
 _LOOK, _LONGEST_LOOK = 0.02, 2.0
 # What jax says, in an error of any of these kinds, of one that is gone.
@@ -35,6 +37,9 @@ _SIGNS = (
   'oordination service',
   'NCCL',
 )
+
+# Under this and its number a process says that it leaves.
+_LEFT = 'gr_jax/left'
 
 # How often processes have waited for each other: names the next occasion.
 _occasions = 0
@@ -304,13 +309,31 @@ def local_devices(always: bool = False) -> Iterator[None]:
 
 
 def leave(status: int) -> None:
-  """Ends a process that failed, at once: others may never come to the end."""
+  """Ends a process that failed, soon: others may never come to the end.
+
+  Process 0 holds what tells the others why, and the end of it ends them: it
+  stays until they have left, or for a moment.
+  """
   if status and _client() is not None:
     import os
 
     sys.stdout.flush()
     sys.stderr.flush()
+    with contextlib.suppress(*_ERRORS):
+      _let_leave()
     os._exit(status)
+
+
+def _let_leave() -> None:
+  """Says that this process leaves; process 0 waits for the others to."""
+  if index():
+    _publish(f'{_LEFT}/{index()}', {})
+    return
+  deadline = time.monotonic() + _LEAVE_SECONDS
+  others = {f'{_LEFT}/{number}' for number in range(1, count())}
+  while others and time.monotonic() < deadline:
+    others = {name for name in others if _read(name) is None}
+    time.sleep(0.05)
 
 
 def _occasion() -> str:
