@@ -63,6 +63,7 @@ def test_hierarchical_skew_hides_from_the_entropy_of_a_position():
   )
 
 
+@pytest.mark.soak
 def test_a_small_run_of_the_whole(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(balance, 'SPACES', ((4, 32),))
   monkeypatch.setattr(balance, 'ROWS', (('even', 0.0), ('independent', 2.0)))

@@ -76,6 +76,7 @@ def test_where_all_identifiers_exist_the_constraint_changes_nothing():
   np.testing.assert_array_equal(scores_BW, found.scores_BW)
 
 
+@pytest.mark.soak
 def test_a_decoder_takes_its_cache_along_in_both_searches():
   sizes, width = (7,) * LENGTH, 49
   every_XL = np.stack(np.meshgrid(*[np.arange(7)] * LENGTH), -1)

@@ -85,6 +85,7 @@ def test_splits_hash_names():
     assert splits.count(split) / 4000 == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.soak
 def test_the_whole_collection_is_valid(tmp_path):
   counts = python_docs.write_python_docs(tmp_path / 'docs')
   collection = Collection(tmp_path / 'docs')
