@@ -78,7 +78,8 @@ def _binding(settings) -> dict:
   """The settings that a run's checkpoints bind, as JSON data."""
   bound = to_json(settings)
   for name in _FREE:
-    del bound[name]
+    # A model of texts is not searched.
+    bound.pop(name, None)
   for name in _FREE_IN_TRAINING:
     del bound['training'][name]
   for name in WHERE:

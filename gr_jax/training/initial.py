@@ -182,17 +182,17 @@ def import_params(params, config, source):
     return run_weights.import_run(params, source)
   if isinstance(config.encoder, BertConfig):
     found, encoder, provenance = import_weights.import_bert(source)
-    _check_config(config.encoder, found, 'RetrieverConfig.encoder', source)
+    check_config(config.encoder, found, 'RetrieverConfig.encoder', source)
     return {**params, 'encoder': encoder}, provenance.sha256
   found, weights, provenance = import_weights.import_t5(source)
-  _check_config(
+  check_config(
     config.encoder, found, 'RetrieverConfig.encoder', source, _DECODER_ONLY
   )
   params = {**params, 'encoder': import_weights.encoder_params(weights)}
   stack = config.decoder.stack
   if 'decoder' in weights and stack.num_decoder_layers:
     name = 'CodeDecoderConfig.stack'
-    _check_config(stack, found, name, source, _ENCODER_ONLY)
+    check_config(stack, found, name, source, _ENCODER_ONLY)
     layers = _first_layers(
       import_weights.decoder_params(weights), stack.num_decoder_layers
     )
@@ -200,7 +200,7 @@ def import_params(params, config, source):
   return params, provenance.sha256
 
 
-def _check_config(wanted, found, place, source, unread=()):
+def check_config(wanted, found, place, source, unread=()):
   """Refuses weights of another model: its shapes alone do not tell it.
 
   Args:

@@ -1,0 +1,155 @@
+"""A run that trains a query generator: model, weights, batches, dev loss."""
+
+import functools
+
+import jax
+import numpy as np
+
+from gr_jax import run_settings
+from gr_jax.data import document_queries
+from gr_jax.data.collection import Collection
+from gr_jax.data.loader import pad
+from gr_jax.models import import_weights
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.query_generator import QueryGenerator
+from gr_jax.training import initial
+from gr_jax.types import document_text
+
+# Pairs of the dev split whose likelihood is measured.
+_DEV_PAIRS = 256
+_DEV_BATCH = 32
+
+
+class GeneratorRun:
+  """What train_text asks of the model that it trains.
+
+  Attributes:
+    module: flax module with `loss`.
+    frozen: modules that do not train.
+    rates: {module: factor on its rate}.
+  """
+
+  def __init__(self, settings):
+    """Takes text_run_settings.TextRunSettings with a GeneratorConfig."""
+    self._settings = settings
+    self.module = QueryGenerator(settings.model)
+    self.frozen = () if settings.model.train_encoder else ('encoder',)
+    self.rates = {'encoder': settings.training.optimizer.vector_rate}
+
+  def imported(self) -> tuple[dict, str]:
+    """Pretrained modules, and the SHA-256 of their weights ('' for none)."""
+    model, source = self._settings.model, self._settings.encoder_weights
+    if not source:
+      return {}, ''
+    if isinstance(model.encoder, BertConfig):
+      params, sha256 = initial.import_params({}, model, source)
+      # A new decoder starts from what the encoder knows of tokens.
+      if model.encoder.emb_dim == model.decoder.emb_dim:
+        table = params['encoder']['token_embedder']['embedding']
+        params['token_embedder'] = {'embedding': np.array(table)}
+      return params, sha256
+    found, weights, provenance = import_weights.import_t5(source)
+    initial.check_config(
+      model.encoder, found, 'GeneratorConfig.encoder', source
+    )
+    params = {'encoder': import_weights.encoder_params(weights)}
+    if 'decoder' in weights:
+      initial.check_config(
+        model.decoder, found, 'GeneratorConfig.decoder', source
+      )
+      params['decoder'] = weights['decoder']
+      params['token_embedder'] = weights['token_embedder']
+    return params, provenance.sha256
+
+  def example(self) -> dict:
+    """A batch of any size."""
+    return {
+      'document_tokens': np.ones((1, 4), np.int32),
+      'query_tokens': np.ones((1, 1, 4), np.int32),
+    }
+
+  def batches(self, prepared, rows):
+    """The batches that a process reads.
+
+    Args:
+      prepared: data.prepared.PreparedData.
+      rows: places in the batch of those that it reads.
+    """
+    loader = self._settings.loader
+    return document_queries.batches(
+      prepared,
+      loader.batch_size,
+      self._settings.model.queries_per_document,
+      loader.seed,
+      loader.prefetch,
+      rows,
+    )
+
+  def hooks(self, run_dir, prepared) -> tuple:
+    """What the loop calls every `evaluate_every` steps.
+
+    Args:
+      run_dir: of the run.
+      prepared: data.prepared.PreparedData.
+
+    Returns:
+      (step, state) -> {'dev/token_loss': nats a token}, or nothing where there
+      is no dev split.
+    """
+    settings = self._settings
+    folder, bad = run_settings.collection_arguments(settings, run_dir)
+    if not settings.training.evaluate_every or not folder.is_dir():
+      return ()
+    collection = Collection(folder, bad)
+    if 'dev' not in collection.splits():
+      return ()
+    batches = _dev_batches(collection, prepared, settings.seed)
+    loss = jax.jit(
+      functools.partial(self.module.apply, method='loss', deterministic=True)
+    )
+
+    def hook(step, state):
+      del step
+      total = count = 0.0
+      for batch in batches:
+        _, metrics = loss({'params': state.all_params()}, batch)
+        total += float(metrics['token_loss'][0])
+        count += float(metrics['token_loss'][1])
+      return {'dev/token_loss': total / max(count, 1.0)}
+
+    return (hook,)
+
+
+def _dev_batches(collection, prepared, seed) -> list[dict]:
+  """Pairs of the dev split as batches of one query a document."""
+  queries = {query.id: query.text for query in collection.queries()}
+  pairs = [
+    (j.document_id, queries[j.query_id])
+    for j in collection.judgements('dev')
+    if j.relevance > 0
+  ]
+  order = np.random.default_rng(seed).permutation(len(pairs))
+  # Batches of one shape, which is compiled once.
+  kept = [pairs[place] for place in np.resize(order, _DEV_PAIRS)]
+  wanted = {document_id for document_id, _ in kept}
+  texts = {
+    document.id: document_text(document)
+    for document in collection.documents()
+    if document.id in wanted
+  }
+  vocabulary = prepared.vocabulary()
+  documents = vocabulary.encode_batch(
+    [texts[document_id] for document_id, _ in kept], prepared.document_length
+  )
+  written = vocabulary.encode_batch(
+    [query for _, query in kept], prepared.query_length
+  )
+  documents_XS = pad([np.array(x) for x in documents], prepared.document_length)
+  queries_XL = pad([np.array(x) for x in written], prepared.query_length)
+  return [
+    {
+      'document_tokens': documents_XS[start : start + _DEV_BATCH],
+      'query_tokens': queries_XL[start : start + _DEV_BATCH, None],
+    }
+    for start in range(0, _DEV_PAIRS, _DEV_BATCH)
+  ]
