@@ -252,7 +252,8 @@ def in_nucleus(probs_RV, top_p):
 
 def _inverted(weights_RK, uniform_R):
   """[R] int32 places drawn in proportion to weights."""
-  sums_RK = jnp.cumsum(weights_RK, axis=-1)
-  wanted_R1 = (uniform_R * sums_RK[:, -1])[:, None]
-  # The first whose sum is above: it has a weight itself.
-  return jnp.argmax(sums_RK > wanted_R1, axis=-1).astype(jnp.int32)
+  # Sums of parallel scans need not rise: a place without weight may stand above
+  # all before it, and the last below another.
+  sums_RK = jnp.where(weights_RK > 0, jnp.cumsum(weights_RK, axis=-1), 0.0)
+  wanted_R = uniform_R * jnp.max(sums_RK, axis=-1)
+  return jnp.argmax(sums_RK > wanted_R[:, None], axis=-1).astype(jnp.int32)
