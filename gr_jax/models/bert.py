@@ -29,7 +29,7 @@ class BertConfig:
     num_layers: encoder layers.
     mlp_dim: width inside the feed-forward blocks.
     max_length: learned positions, in tokens; no text may be longer.
-    type_vocab_size: token types; only the first is used.
+    type_vocab_size: token types; sentence encoders use the first alone.
     activation: of the feed-forward blocks, a name in layers.ACTIVATIONS.
     norm_epsilon: added to the variance in layer norms.
     dropout_rate: share of activations and attention weights zeroed.
@@ -209,11 +209,14 @@ class BertEncoder(nn.Module):
       stddev=self.config.initializer_stddev,
     )
 
-  def __call__(self, tokens_BS, *, deterministic: bool = True) -> jax.Array:
+  def __call__(
+    self, tokens_BS, types_BS=None, *, deterministic: bool = True
+  ) -> jax.Array:
     """Encodes a batch.
 
     Args:
       tokens_BS: int32 ids, [CLS] first, padded with 0 at the end.
+      types_BS: int32 type of each token; the first of all when None.
       deterministic: False applies dropout, with the rng named 'dropout'.
 
     Returns:
@@ -225,9 +228,11 @@ class BertEncoder(nn.Module):
         f'The BERT encoder has {self.config.max_length} positions, but the '
         f'texts have {length} tokens: lower the length in tokens.'
       )
-    # One token type and one position for all rows: [1, S, E].
+    # One position, and without types one type, for all rows: [1, S, E].
     place = self.position_embedder(jnp.arange(length)[None])
-    place += self.type_embedder(jnp.zeros((1, length), jnp.int32))
+    if types_BS is None:
+      types_BS = jnp.zeros((1, length), jnp.int32)
+    place = place + self.type_embedder(types_BS)
     states_BSE = self.token_embedder(tokens_BS) + place
     states_BSE = self.embedding_norm(states_BSE)
     states_BSE = self.dropout(states_BSE, deterministic=deterministic)

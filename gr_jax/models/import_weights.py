@@ -1,12 +1,15 @@
 """Pretrained weights into our encoders and decoders."""
 
 import contextlib
+import dataclasses
 import re
 
 import jax.numpy as jnp
+import numpy as np
 
 from gr_jax.models import t5x_checkpoints, weight_files, weight_names
 from gr_jax.models.bert import BertConfig, BertEncoder
+from gr_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from gr_jax.models.layers import activation
 from gr_jax.models.t5 import T5Config, T5Encoder
 from gr_jax.models.t5_text import T5
@@ -74,6 +77,56 @@ def import_bert(source: str) -> tuple[BertConfig, dict, Provenance]:
     source,
   )
   return config, params, Provenance(source, sha256)
+
+
+def import_cross_encoder(
+  source: str,
+) -> tuple[CrossEncoderConfig, dict, Provenance]:
+  """Reads a BERT with a pooler and one label in Hugging Face's layout.
+
+  That is what `BertForSequenceClassification` of one label has, as the
+  ms-marco-MiniLM cross-encoders; a score is the label's logit.
+
+  Args:
+    source: a folder, 'package:NAME' or 'hub:ORG/NAME@REVISION'.
+
+  Returns:
+    the configuration, the parameters of `CrossEncoder`, and where they came
+    from.
+  """
+  folder = weight_files.locate(source)
+  bert = _bert_config(weight_files.read_config(folder), source)
+  config = CrossEncoderConfig(encoder=bert, length=bert.max_length)
+  arrays, sha256 = weight_files.read_safetensors(folder)
+  labels = arrays.get('classifier.weight', np.zeros((0, 0))).shape[0]
+  if labels != 1:
+    raise UserError(
+      f'{source} should hold a classifier of one label, as cross-encoders '
+      f'have it, it has {labels} labels.'
+    )
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  params = weight_names.fit(
+    arrays,
+    weight_names.parameter_shapes(
+      CrossEncoder(config), tokens, jnp.zeros((1,), jnp.int32)
+    ),
+    _cross_encoder_origin,
+    lambda name: name.startswith('bert.embeddings.position_ids'),
+    source,
+  )
+  return config, params, Provenance(source, sha256)
+
+
+def _cross_encoder_origin(path: str) -> Origin:
+  """The Hugging Face name of a parameter of CrossEncoder."""
+  module, _, leaf = path.partition('/')
+  if module == 'encoder':
+    inner = _bert_origin(leaf)
+    return dataclasses.replace(inner, name=f'bert.{inner.name}')
+  name = {'pooler': 'bert.pooler.dense', 'score': 'classifier'}[module]
+  if leaf == 'bias':
+    return Origin(f'{name}.bias')
+  return Origin(f'{name}.weight', transposed=True)
 
 
 def _bert_origin(path: str) -> Origin:

@@ -66,6 +66,26 @@ def minilm_outputs() -> dict[str, np.ndarray]:
   return {'tokens': tokens.numpy(), 'vectors': vectors.numpy()}
 
 
+def cross_encoder_outputs() -> dict[str, np.ndarray]:
+  """The scores of PAIR_TOKENS by the small cross-encoder."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = reference_models.write_hf(
+      pathlib.Path(folder),
+      reference_models.cross_encoder_hf_config(),
+      reference_models.cross_encoder_hf_arrays(),
+    )
+    model = transformers.BertForSequenceClassification.from_pretrained(path)
+  tokens = torch.tensor(reference_models.PAIR_TOKENS, dtype=torch.long)
+  types = torch.tensor(reference_models.PAIR_TYPES, dtype=torch.long)
+  with torch.no_grad():
+    output = model.eval()(
+      input_ids=tokens,
+      attention_mask=(tokens != 0).long(),
+      token_type_ids=types,
+    )
+  return {'scores': output.logits[:, 0].numpy()}
+
+
 def main() -> None:
   """Writes one file a model."""
   reference_models.GOLDENS.mkdir(exist_ok=True)
@@ -76,6 +96,9 @@ def main() -> None:
       reference_models.GOLDENS / f't5_{version}.npz',
       **{name: array[:, positions] for name, array in outputs.items()},
     )
+  np.savez_compressed(
+    reference_models.GOLDENS / 'cross_encoder.npz', **cross_encoder_outputs()
+  )
   np.savez_compressed(
     reference_models.GOLDENS / 'minilm.npz', **minilm_outputs()
   )

@@ -98,6 +98,75 @@ def t5_hf_arrays(version: str) -> dict[str, np.ndarray]:
   }
 
 
+# Two texts of each row, padded at the end, and which are the second's.
+PAIR_TOKENS = np.zeros((4, 24), np.int32)
+PAIR_TYPES = np.zeros((4, 24), np.int32)
+for _row, (_first, _second) in enumerate([(5, 19), (3, 9), (9, 2), (2, 4)]):
+  _total = _first + _second
+  PAIR_TOKENS[_row, :_total] = 1 + np.arange(_total) * (7 + _row) % 39
+  PAIR_TYPES[_row, _first:_total] = 1
+
+
+def cross_encoder_hf_config() -> dict:
+  """What config.json says beside a small BertForSequenceClassification."""
+  return {
+    'model_type': 'bert',
+    'architectures': ['BertForSequenceClassification'],
+    'vocab_size': VOCAB,
+    'hidden_size': WIDTH,
+    'num_attention_heads': 4,
+    'num_hidden_layers': 2,
+    'intermediate_size': MLP,
+    'max_position_embeddings': 32,
+    'type_vocab_size': 2,
+    'hidden_act': 'gelu',
+    'layer_norm_eps': 1e-12,
+    'hidden_dropout_prob': 0.1,
+    'attention_probs_dropout_prob': 0.1,
+    'initializer_range': 0.02,
+    'id2label': {'0': 'LABEL_0'},
+    'label2id': {'LABEL_0': 0},
+    'pad_token_id': 0,
+  }
+
+
+def cross_encoder_hf_arrays(labels: int = 1) -> dict[str, np.ndarray]:
+  """Random weights of such a model, in Hugging Face's layout."""
+  shapes = {
+    'bert.embeddings.word_embeddings.weight': (VOCAB, WIDTH),
+    'bert.embeddings.position_embeddings.weight': (32, WIDTH),
+    'bert.embeddings.token_type_embeddings.weight': (2, WIDTH),
+    'bert.pooler.dense.weight': (WIDTH, WIDTH),
+    'bert.pooler.dense.bias': (WIDTH,),
+    'classifier.weight': (labels, WIDTH),
+    'classifier.bias': (labels,),
+  }
+  norms = ['bert.embeddings.LayerNorm']
+  for layer in range(2):
+    block = f'bert.encoder.layer.{layer}'
+    for name in ('query', 'key', 'value'):
+      shapes[f'{block}.attention.self.{name}.weight'] = (WIDTH, WIDTH)
+      shapes[f'{block}.attention.self.{name}.bias'] = (WIDTH,)
+    for name, shape in (
+      ('attention.output', (WIDTH, WIDTH)),
+      ('intermediate', (MLP, WIDTH)),
+      ('output', (WIDTH, MLP)),
+    ):
+      shapes[f'{block}.{name}.dense.weight'] = shape
+      shapes[f'{block}.{name}.dense.bias'] = shape[:1]
+    norms += [
+      f'{block}.attention.output.LayerNorm',
+      f'{block}.output.LayerNorm',
+    ]
+  for norm in norms:
+    shapes[f'{norm}.weight'] = shapes[f'{norm}.bias'] = (WIDTH,)
+  random = np.random.RandomState(7)
+  return {
+    name: (0.4 * random.standard_normal(shape)).astype(np.float32)
+    for name, shape in shapes.items()
+  }
+
+
 def fresh(module, *inputs) -> dict:
   """Random variables of a module; compiling its own `init` takes seconds."""
   import jax
