@@ -68,8 +68,29 @@ TABLE = {
     'index',
     'data.vocabularies',
   },
-  'evaluation': {'types', 'checksums', 'retrieval', 'index', 'data'},
+  'evaluation': {
+    'types',
+    'checksums',
+    'locks',
+    'processes',
+    'retrieval',
+    'index',
+    'data',
+  },
   'querygen': {'types', 'models', 'data'},
+  # Teachers are all kinds of rankers, and what they rank comes from others.
+  'ranking': {
+    'types',
+    'checksums',
+    'processes',
+    'progress',
+    'settings',
+    'data',
+    'models',
+    'training',
+    'retrieval',
+    'evaluation',
+  },
   # As high as a door: it joins all that a run is made of.
   't5x': {
     'types',

@@ -70,17 +70,10 @@ class Lexical:
     Returns:
       Rankings; a document counts as scored when it shares a term.
     """
-    tokens = bm25s.tokenize(
-      list(texts),
-      stopwords='en',
-      stemmer=self._stemmer,
-      show_progress=False,
-      return_ids=False,
-    )
     rows_BC = np.full((len(texts), k), NO_DOC, np.int64)
     scores_BC = np.zeros((len(texts), k), np.float32)
     scored_B = np.zeros(len(texts), np.int64)
-    for query, words in enumerate(tokens):
+    for query, words in enumerate(self._words(texts)):
       if self._empty or not words:
         continue
       scores_N = self._index.get_scores(words)
@@ -89,3 +82,33 @@ class Lexical:
       scores_BC[query, : len(rows)] = scores_N[rows]
       scored_B[query] = np.count_nonzero(scores_N)
     return Rankings(rows_BC, scores_BC, scored_B, np.zeros_like(scored_B))
+
+  def scores(
+    self, texts: Sequence[str], rows: Sequence[np.ndarray]
+  ) -> list[np.ndarray]:
+    """Scores documents that somebody else has chosen.
+
+    Args:
+      texts: B queries.
+      rows: of each the documents to be scored.
+
+    Returns:
+      float32 scores of each query's documents; 0 where no term is shared.
+    """
+    scored = []
+    for words, chosen in zip(self._words(texts), rows, strict=True):
+      if self._empty or not words:
+        scored.append(np.zeros(len(chosen), np.float32))
+      else:
+        scored.append(self._index.get_scores(words)[chosen])
+    return scored
+
+  def _words(self, texts: Sequence[str]) -> list[list[str]]:
+    """The stemmed terms of each query."""
+    return bm25s.tokenize(
+      list(texts),
+      stopwords='en',
+      stemmer=self._stemmer,
+      show_progress=False,
+      return_ids=False,
+    )

@@ -97,7 +97,7 @@ def encode_rows(
     show: told how many texts are done, and their share of the work.
   """
   out, done = None, 0
-  for chosen, tokens_BS, share in _batches(tokens, longest):
+  for chosen, tokens_BS, share in padded_batches(tokens, longest):
     vectors_BD = np.asarray(encode(jnp.asarray(tokens_BS)))
     if out is None:
       # Only now is the width known.
@@ -108,10 +108,19 @@ def encode_rows(
   return out
 
 
-def _batches(
+def padded_batches(
   tokens: Sequence[np.ndarray], longest: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
-  """Yields the places of texts, their tokens_BS, and the share done by then."""
+  """Texts in batches of few shapes, short ones together.
+
+  Args:
+    tokens: token ids of each text.
+    longest: tokens of the longest text there may be.
+
+  Yields:
+    The places of texts, their tokens_BS (0 pads; rows past the texts repeat
+    them from the first), and the share of the work done by then.
+  """
   lengths = padded_lengths(longest)
   # Of a device, with as many rows on each.
   batch_tokens = _BATCH_TOKENS.get(

@@ -58,12 +58,12 @@ def _find(directory, paths, vectors, prepared, report) -> None:
     ):
       report(f'searching hard negatives of {len(queries_XE):,} {name!r}')
       partial = path.with_suffix('.partial.npy')
-      positives = _positives(prepared.sources[name])
+      positives = positives_of(prepared.sources[name])
       np.save(partial, _nearest(queries_XE, vectors.documents, positives))
       os.replace(partial, path)
 
 
-def _positives(source) -> list[set[int]]:
+def positives_of(source) -> list[set[int]]:
   """The documents that are known to answer each example's query."""
   examples, by_query = [], defaultdict(set)
   for start in range(0, len(source), 4096):

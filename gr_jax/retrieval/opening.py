@@ -72,7 +72,7 @@ def opened(index: Index) -> OpenedIndex:
   vocabulary = load_vocabulary(index.vocabulary_directory)
   index.check_vocabulary(vocabulary)
   saved = index.settings()
-  _register_with_fields(RetrieverConfig)
+  register_with_fields(RetrieverConfig)
   where = str(index.directory / 'settings.json')
   config = from_json(saved['model'], where)
   _check_codes(index, config)
@@ -145,7 +145,7 @@ def _readable(path: pathlib.Path, verify: bool) -> IndexReader:
 
 def saved_search(index: Index) -> SearchSettings:
   """How a saved index is searched unless told otherwise."""
-  _register_with_fields(SearchSettings)
+  register_with_fields(SearchSettings)
   where = str(index.directory / 'settings.json')
   return from_json(index.settings()['search'], where)
 
@@ -160,10 +160,10 @@ def _check_codes(index: Index, config: RetrieverConfig) -> None:
     )
 
 
-def _register_with_fields(cls: type) -> None:
+def register_with_fields(cls: type) -> None:
   """Registers settings and those that their fields are annotated with."""
   register(cls)
   for annotation in field_types(cls).values():
     for option in (annotation, *typing.get_args(annotation)):
       if isinstance(option, type) and dataclasses.is_dataclass(option):
-        _register_with_fields(option)
+        register_with_fields(option)

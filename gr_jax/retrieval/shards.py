@@ -114,15 +114,15 @@ def _missing(
     if directory.exists():
       shutil.rmtree(directory)
     directory.mkdir(parents=True)
-    _write(file, inputs)
-  return [number for number, path in enumerate(paths) if not _is_done(path)]
+    write_whole(file, inputs)
+  return [number for number, path in enumerate(paths) if not is_done(path)]
 
 
 def _mark(path: pathlib.Path) -> pathlib.Path:
   return path.with_suffix('.done.json')
 
 
-def _is_done(path: pathlib.Path) -> bool:
+def is_done(path: pathlib.Path) -> bool:
   """Whether a shard is as it was written."""
   mark = _mark(path)
   if not mark.is_file() or not path.is_file():
@@ -139,10 +139,15 @@ def _save(path: pathlib.Path, vectors: np.ndarray) -> None:
     np.save(file, vectors)
     file.flush()
     os.fsync(file.fileno())
-  _write(_mark(path), _mark_text(path))
+  mark_done(path)
 
 
-def _write(path: pathlib.Path, text: str) -> None:
+def mark_done(path: pathlib.Path) -> None:
+  """Says of a shard that it is whole, and what it is."""
+  write_whole(_mark(path), _mark_text(path))
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
   """Writes a small file that appears whole."""
   partial = path.with_name(f'{path.name}.partial')
   partial.write_text(text)

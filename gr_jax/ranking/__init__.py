@@ -1,0 +1,1 @@
+"""Rankings by a teacher: cross-encoders and others, and files of them."""

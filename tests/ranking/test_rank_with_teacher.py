@@ -1,0 +1,181 @@
+"""The door: candidates in, rankings out, the same bytes after any kill."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny_collection
+import tiny_ranker
+
+from gr_jax import rank_with_teacher
+from gr_jax.data.collection import Collection
+from gr_jax.ranking import teaching
+from gr_jax.ranking.opening import load_ranker
+from gr_jax.ranking.teacher_files import read_manifest, read_rankings
+from gr_jax.types import UserError
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+  return tiny_collection.write_collection(tmp_path_factory.mktemp('c') / 'c')
+
+
+@pytest.fixture(scope='module')
+def ranker(tmp_path_factory):
+  return tiny_ranker.write_ranker(tmp_path_factory.mktemp('m'))
+
+
+@pytest.fixture(autouse=True)
+def compiles_where_tests_do(monkeypatch):
+  monkeypatch.setattr('gr_jax.entry.keep_compiled', lambda: None)
+
+
+def flags(data, output, *more, teacher='bm25'):
+  return [
+    f'--data_dir={data}', f'--output={output}', f'--teacher={teacher}',
+    '--candidates=bm25', '--depth=5', '--shard_queries=30', *more,
+  ]  # fmt: skip
+
+
+def contents(folder):
+  return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+def test_a_cross_encoder_ranks_what_bm25_finds(data, ranker, tmp_path):
+  output = tmp_path / 'r'
+  assert rank_with_teacher.main(flags(data, output, teacher=ranker)) == 0
+  collection = Collection(data)
+  queries = {query.id: query.text for query in collection.queries()}
+  documents = {document.id: document for document in collection.documents()}
+  found = list(read_rankings(output, queries, documents))
+  assert [r.query_id for r in found] == list(queries)
+  scorer = load_ranker(ranker)
+  for ranking in found[::9]:
+    assert ranking.query_id[:-2] in ranking.document_ids
+    assert 5 <= len(ranking.document_ids) <= 6
+    expected = scorer.scores(
+      [queries[ranking.query_id]] * len(ranking.document_ids),
+      [documents[name] for name in ranking.document_ids],
+    )
+    assert ranking.scores == pytest.approx(expected, abs=1e-5)
+  manifest = read_manifest(output)
+  assert manifest['teachers'] == {str(ranker): scorer.sha256}
+  assert manifest['candidates'] == {'bm25': ''}
+  assert manifest['collection'] == collection.fingerprint()
+  assert len(manifest['files']) == 3
+  assert not list(tmp_path.glob('.r*'))
+
+
+def test_several_teachers_and_sources_join(data, ranker, tmp_path):
+  run = tmp_path / 'run.trec'
+  run.write_text('otter-river-0 Q0 carp-harbour 1 1.0 x\n')
+  sentences = tiny_ranker.write_ranker(tmp_path / 'm', sentences=True)
+  output = tmp_path / 'r'
+  more = (
+    f'--teacher=dense:{sentences}', '--teacher=random', '--split=dev',
+    f'--candidates=dense:{sentences}', f'--candidates={run}',
+  )  # fmt: skip
+  rank_with_teacher.main(flags(data, output, *more))
+  found = {r.query_id: r for r in read_rankings(output)}
+  assert len(found) == 40
+  assert 'carp-harbour' in found['otter-river-0'].document_ids
+  assert max(r.scores[0] for r in found.values()) <= 3 / 61 + 1e-6
+  assert list(read_manifest(output)['teachers']) == [
+    'bm25', f'dense:{sentences}', 'random:0',
+  ]  # fmt: skip
+  assert not list(tmp_path.glob('.r*'))
+
+
+@pytest.mark.parametrize('name', ['_save', 'mark_done', 'write_manifest'])
+def test_it_goes_on_after_any_interruption(data, tmp_path, monkeypatch, name):
+  """Before and after each write of a shard and of its mark."""
+  rank_with_teacher.main(flags(data, tmp_path / 'whole'))
+  output, real = tmp_path / 'r', getattr(teaching, name)
+  allowed = 0 if name == 'write_manifest' else 1
+  for before in (True, False) * 2:
+    calls = []
+
+    def interrupted(*given, calls=calls, before=before):
+      calls.append(given)
+      if before and len(calls) > allowed:
+        raise KeyboardInterrupt
+      real(*given)
+      if len(calls) > allowed:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(teaching, name, interrupted)
+    try:
+      rank_with_teacher.main(flags(data, output))
+    except KeyboardInterrupt:
+      assert calls
+    monkeypatch.setattr(teaching, name, real)
+  rank_with_teacher.main(flags(data, output))
+  assert contents(output) == contents(tmp_path / 'whole')
+
+
+_KILLED = """
+import os, signal, sys
+from gr_jax import rank_with_teacher
+from gr_jax.ranking import teaching
+done = []
+def kill(path):
+  done.append(path)
+  if len(done) == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+  mark(path)
+mark, teaching.mark_done = teaching.mark_done, kill
+rank_with_teacher.main(sys.argv[1:])
+"""
+
+
+def test_kill_9_inside_a_shard(data, tmp_path):
+  output = tmp_path / 'killed'
+  killed = subprocess.run(
+    [sys.executable, '-c', _KILLED, *flags(data, output)],
+    env={**os.environ, 'PYTHONPATH': str(pathlib.Path(__file__).parents[2])},
+    capture_output=True,
+  )
+  assert killed.returncode == -signal.SIGKILL, killed.stderr
+  assert (output / '00001.jsonl').exists()
+  assert not (output / '00001.done.json').exists()
+  first = (output / '00000.jsonl').stat().st_mtime_ns
+  rank_with_teacher.main(flags(data, output))
+  assert (output / '00000.jsonl').stat().st_mtime_ns == first
+  rank_with_teacher.main(flags(data, tmp_path / 'whole'))
+  assert contents(output) == contents(tmp_path / 'whole')
+
+
+@pytest.mark.parametrize(
+  'more, message',
+  [
+    (['--depth=0'], 'depth must be at least 1'),
+    (['--shard_queries=0'], 'shard_queries must be at least 1'),
+    (['--seed=-1'], 'seed must be at least 0'),
+    (['--split=tain'], "no split 'tain'.*did you mean 'train'"),
+    (['--teacher=nothing'], "got 'nothing', which is no folder"),
+    (['--teacher=run:nothing'], "got 'run:nothing', which is no folder"),
+    (['--candidates=nothing'], "got 'nothing', which is not there"),
+    (['--candidates=dense:nothing'], 'Expected weights in the folder'),
+  ],
+)
+def test_bad_input_is_refused_in_a_line(data, tmp_path, more, message):
+  with pytest.raises(UserError, match=message):
+    rank_with_teacher.main(flags(data, tmp_path / 'r', *more))
+  assert not (tmp_path / 'r').exists()
+
+
+def test_a_folder_of_other_rankings_is_refused(data, tmp_path):
+  output = tmp_path / 'r'
+  rank_with_teacher.main(flags(data, output))
+  before = contents(output)
+  with pytest.raises(UserError, match='of other depth'):
+    rank_with_teacher.main(flags(data, output, '--depth=6'))
+  with pytest.raises(UserError, match='of other teachers'):
+    rank_with_teacher.main(flags(data, output, '--teacher=random'))
+  assert contents(output) == before
+  (output / 'inputs.json').unlink()
+  with pytest.raises(UserError, match='not of this command'):
+    rank_with_teacher.main(flags(data, output))
