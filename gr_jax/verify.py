@@ -1,4 +1,4 @@
-"""Checks every byte of checkpoints, indexes and prepared examples.
+"""Checks every byte of checkpoints, indexes, prepared examples and rankings.
 
 python -m gr_jax.verify runs/NAME [PATH ...]
 python -m gr_jax.verify runs/NAME --drop_damaged
@@ -53,7 +53,8 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
   """Checks all that lies at a path.
 
   Args:
-    path: a run or a folder of runs, checkpoints, an index or prepared examples.
+    path: a run or a folder of runs, checkpoints, an index, prepared examples or
+      rankings of a teacher.
 
   Raises:
     UserError: there is none of these.
@@ -64,8 +65,8 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
     what = 'it is a file' if path.is_file() else 'there is none'
     what = 'it holds none of them' if path.is_dir() else what
     raise UserError(
-      f'{path}: expected a run, checkpoints, an index or prepared examples; '
-      f'{what}{near_miss(path.name, [p.name for p in there])}'
+      f'{path}: expected a run, checkpoints, an index, prepared examples or '
+      f'rankings; {what}{near_miss(path.name, [p.name for p in there])}'
     )
   for checker, folder in found:
     yield checker(folder)
@@ -82,6 +83,8 @@ def _parts(path: pathlib.Path, depth: int):
     yield _index, path.parent
   elif any(path.glob('documents-*.array_record')):
     yield _prepared, path
+  elif (path / _MANIFEST).is_file() and any(path.glob('*.done.json')):
+    yield _rankings, path
   elif path.is_dir() and depth:
     for inner in sorted(path.iterdir()):
       # What has a dot in front is being made, or a lock.
@@ -138,6 +141,13 @@ def _prepared(folder: pathlib.Path) -> Checked:
   files, damaged = damaged_files(folder)
   sizes = _sizes(files)
   return Checked('prepared examples', folder, sizes, damaged)
+
+
+def _rankings(folder: pathlib.Path) -> Checked:
+  from gr_jax.ranking.teacher_files import damaged_files
+
+  files, damaged = damaged_files(folder)
+  return Checked('rankings', folder, _sizes(files), damaged)
 
 
 def drop_damaged(found: Sequence[Checked]) -> list[str]:

@@ -89,8 +89,10 @@ def read_rankings(
   """
   path = pathlib.Path(path)
   if path.is_dir():
-    files = [path / name for name in read_manifest(path)['files']]
-    _check_files(path)
+    found, damaged = damaged_files(path)
+    if damaged:
+      raise UserError(damaged[0])
+    files = [path / name for name in found]
   elif path.is_file():
     files = [path]
   else:
@@ -278,17 +280,35 @@ def _is_manifest(data: Any) -> bool:
   return isinstance(data, dict) and {'format', 'files'} <= data.keys()
 
 
-def _check_files(directory: pathlib.Path) -> None:
-  """Refuses shards that are not as they were written."""
-  for name, entry in read_manifest(directory)['files'].items():
+def damaged_files(
+  directory: pathlib.Path,
+) -> tuple[dict[str, dict], list[str]]:
+  """Checks every byte of the rankings of a folder.
+
+  Args:
+    directory: of the rankings.
+
+  Returns:
+    {name: {'bytes', 'sha256'}} of its files, none where the manifest is
+    damaged, and a line on each that is not as it was written.
+  """
+  try:
+    files = read_manifest(directory)['files']
+  except UserError as error:
+    return {}, [str(error)]
+  return files, list(_damaged(directory, files))
+
+
+def _damaged(directory: pathlib.Path, files: Mapping) -> Iterator[str]:
+  for name, entry in files.items():
     path = directory / name
     if not path.is_file() or path.stat().st_size != entry['bytes']:
       found = path.stat().st_size if path.is_file() else 'no file'
-      raise UserError(
+      yield (
         f'{path}: expected {entry["bytes"]} bytes, found {found}; rank again'
       )
-    if file_sha256(path) != entry['sha256']:
-      raise UserError(f'{path}: damaged: its SHA-256 differs; rank again')
+    elif file_sha256(path) != entry['sha256']:
+      yield f'{path}: damaged: its SHA-256 differs; rank again'
 
 
 def _sha256(manifest: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import tiny_collection
 import tiny_ranker
 
-from gr_jax import rank_with_teacher
+from gr_jax import rank_with_teacher, verify
 from gr_jax.data.collection import Collection
 from gr_jax.ranking import teaching
 from gr_jax.ranking.opening import load_ranker
@@ -146,6 +146,17 @@ def test_kill_9_inside_a_shard(data, tmp_path):
   assert (output / '00000.jsonl').stat().st_mtime_ns == first
   rank_with_teacher.main(flags(data, tmp_path / 'whole'))
   assert contents(output) == contents(tmp_path / 'whole')
+
+
+def test_verify_reads_every_byte(data, tmp_path, capsys):
+  output = tmp_path / 'all' / 'r'
+  rank_with_teacher.main(flags(data, output))
+  assert verify.main([str(tmp_path / 'all')]) == 0
+  assert 'rankings' in capsys.readouterr().out
+  path = output / '00001.jsonl'
+  path.write_bytes(path.read_bytes().replace(b'-', b'+', 1))
+  assert verify.main([str(output)]) == 1
+  assert f'{path}: damaged' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
