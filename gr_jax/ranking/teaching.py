@@ -59,7 +59,7 @@ def write_rankings(
     min(shard_queries, len(asked.queries) - starts[number]) for number in mine
   ]
   done = 0
-  with Pace(max(sum(sizes), 1), 'query') as pace, processes.local_devices():
+  with Pace(max(sum(sizes), 1), 'ranking') as pace, processes.local_devices():
     for number, size in zip(mine, sizes, strict=True):
       places = range(starts[number], starts[number] + size)
       _save(paths[number], _lines(asked, teacher, sources, depth, places))
