@@ -148,6 +148,22 @@ def test_kill_9_inside_a_shard(data, tmp_path):
   assert contents(output) == contents(tmp_path / 'whole')
 
 
+@pytest.mark.mesh
+def test_two_processes_share_the_shards(data, ranker, tmp_path):
+  import several_processes
+
+  sentences = tiny_ranker.write_ranker(tmp_path / 'm', sentences=True)
+  for count in (1, 2):
+    folder = tmp_path / str(count)
+    folder.mkdir()
+    door = ['-m', 'gr_jax.rank_with_teacher']
+    more = (f'--teacher=dense:{sentences}', '--shard_queries=20')
+    several_processes.run(
+      count, [*door, *flags(data, folder / 'r', *more, teacher=ranker)], folder
+    )
+  assert contents(tmp_path / '1' / 'r') == contents(tmp_path / '2' / 'r')
+
+
 def test_verify_reads_every_byte(data, tmp_path, capsys):
   output = tmp_path / 'all' / 'r'
   rank_with_teacher.main(flags(data, output))
