@@ -1,6 +1,7 @@
 """Teachers and sources of candidates, each against its definition."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from gr_jax.models.import_weights import import_bert
 from gr_jax.ranking import candidates, teachers
 from gr_jax.ranking.corpus import read_asked
 from gr_jax.ranking.dense import DenseSearch, open_encoder
+from gr_jax.retrieval.opening import open_searcher
 from gr_jax.types import NO_DOC, Query, UserError, document_text
 
 QUERIES = [Query('a', 'otter'), Query('b', 'which lynx is at the summit')]
@@ -30,6 +32,24 @@ class Fixed:
 
   def scores(self, queries, rows):
     return self._scores
+
+
+def test_a_real_index_gives_candidates(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / 'retrieval')
+  import saved_index
+
+  texts = saved_index.save(tmp_path / 'index')
+  names = [f'd{number}' for number in range(len(texts))]
+  row_of = {name: len(names) - 1 - n for n, name in enumerate(names)}
+  source = candidates.IndexSource(tmp_path / 'index', row_of)
+  queries = [Query('a', texts[3]), Query('b', texts[8])]
+  searcher = open_searcher(tmp_path / 'index')
+  rows_BC = source.find(queries, 5)
+  for query, rows in zip(queries, rows_BC.tolist(), strict=True):
+    hits = searcher.search([query.text], 5)[0]
+    assert [row for row in rows if row != NO_DOC] == [
+      row_of[hit.document_id] for hit in hits
+    ]
 
 
 @pytest.fixture(scope='module')
