@@ -1,13 +1,10 @@
 """Opens models that rank: of a run folder, or published ones."""
 
 import dataclasses
-import hashlib
 import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
-
-import jax
 
 from gr_jax import processes
 from gr_jax.data.vocabularies import Vocabulary, load_vocabulary
@@ -18,6 +15,7 @@ from gr_jax.ranking.ranker import Ranker
 from gr_jax.retrieval.opening import register_with_fields
 from gr_jax.settings import CLASS_KEY, from_json
 from gr_jax.training.checkpoints import Checkpoints
+from gr_jax.training.run_weights import params_sha256
 from gr_jax.types import UserError
 
 _SETTINGS = 'settings.json'
@@ -136,7 +134,9 @@ def open_run(run_dir: pathlib.Path, kind: type) -> TrainedModel:
       f'{run_dir} was trained with another vocabulary than that in '
       f'{cache_dir / "prepared"}: bring back the former'
     )
-  return TrainedModel(config, params, vocabulary, *lengths, _sha256(params))
+  return TrainedModel(
+    config, params, vocabulary, *lengths, params_sha256(params)
+  )
 
 
 def _last_checkpoint(run_dir: pathlib.Path) -> tuple[dict, dict]:
@@ -152,11 +152,3 @@ def _last_checkpoint(run_dir: pathlib.Path) -> tuple[dict, dict]:
     return checkpoints.restore_params(step), manifest['hashes']
   finally:
     checkpoints.close()
-
-
-def _sha256(params: Mapping[str, Any]) -> str:
-  """Of all parameters, in the order of their names."""
-  sha256 = hashlib.sha256()
-  for leaf in jax.tree.leaves(params):
-    sha256.update(leaf.tobytes())
-  return sha256.hexdigest()

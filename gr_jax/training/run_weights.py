@@ -47,6 +47,14 @@ def import_run(params, source):
   return {**params, **replaced}, sha256.hexdigest()
 
 
+def params_sha256(params):
+  """A SHA-256 of all arrays of a tree, in the order of their names."""
+  sha256 = hashlib.sha256()
+  for leaf in jax.tree.leaves(params):
+    sha256.update(leaf.tobytes())
+  return sha256.hexdigest()
+
+
 def _shapes(module):
   """{path: shape} of a module's parameters."""
   leaves = jax.tree_util.tree_leaves_with_path(module)
