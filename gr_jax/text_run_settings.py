@@ -5,6 +5,7 @@ from typing import Any
 
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.models.cross_encoder import CrossEncoderConfig
 from gr_jax.models.query_generator import GeneratorConfig
 from gr_jax.run_settings import PYTHON_DOCS
 from gr_jax.settings import register
@@ -28,7 +29,7 @@ class TextRunSettings:
     preparation: from texts to examples.
     loader: from examples to batches; of a query generator, its batch_size
       counts documents.
-    model: GeneratorConfig.
+    model: GeneratorConfig or CrossEncoderConfig.
     training: how long, and how.
     mesh: how devices are arranged.
   """
@@ -45,4 +46,6 @@ class TextRunSettings:
   mesh: MeshSettings = MeshSettings()
 
 
-register(GeneratorConfig, TextRunSettings, TextTrainingSettings)
+register(
+  CrossEncoderConfig, GeneratorConfig, TextRunSettings, TextTrainingSettings
+)

@@ -57,10 +57,12 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
 
 def _run_of(settings):
   """What the kind of model brings."""
+  from gr_jax.models.cross_encoder import CrossEncoderConfig
   from gr_jax.models.query_generator import GeneratorConfig
   from gr_jax.run_generator import GeneratorRun
+  from gr_jax.run_ranker import RankerRun
 
-  kinds = {GeneratorConfig: GeneratorRun}
+  kinds = {GeneratorConfig: GeneratorRun, CrossEncoderConfig: RankerRun}
   return kinds[type(settings.model)](settings)
 
 

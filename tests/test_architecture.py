@@ -111,7 +111,14 @@ TABLE = {
   'tasks': {'types', 'data', 'evaluation'},
 }
 # Beside the doors, which import them; they may import all folders.
-OF_A_RUN = {'run_settings', 'run_folder', 'run_texts'}
+OF_A_RUN = {
+  'run_settings',
+  'run_folder',
+  'run_texts',
+  'text_run_settings',
+  'run_generator',
+  'run_ranker',
+}
 # The trainer of T5X, which ours is measured beside.
 _PEER = 'benchmarks/t5x_training.py'
 # What only some may import.

@@ -7,7 +7,13 @@ import subprocess
 
 import pytest
 
-from gr_jax import compare, configuration, run_settings, settings
+from gr_jax import (
+  compare,
+  configuration,
+  run_settings,
+  settings,
+  text_run_settings,
+)
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.indexers.static import CLUSTERINGS, NUMBERINGS, StaticConfig
 from gr_jax.models.t5_sizes import T5_SIZES, t5_config
@@ -31,7 +37,10 @@ configuration.register(ComparisonSettings)
 @pytest.mark.parametrize('path', RUNS)
 def test_run_files_build(path):
   configuration.parse([path], ['RUN_DIR=runs/test', 'DATA_DIR=somewhere'])
-  run = configuration.build(run_settings.RunSettings)
+  of_texts = 'TextRunSettings.' in (ROOT / path).read_text()
+  run = configuration.build(
+    text_run_settings.TextRunSettings if of_texts else run_settings.RunSettings
+  )
   assert (run.run_dir, run.data_dir) == ('runs/test', 'somewhere')
   data = json.loads(json.dumps(settings.to_json(run)))
   assert settings.from_json(data) == run

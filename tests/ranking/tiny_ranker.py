@@ -41,6 +41,9 @@ def write_ranker(folder, seed=0, sentences=False):
   size = write_vocabulary(folder)
   config = {
     'model_type': 'bert',
+    'architectures': [
+      'BertModel' if sentences else 'BertForSequenceClassification'
+    ],
     'vocab_size': size,
     'hidden_size': WIDTH,
     'num_attention_heads': 2,

@@ -1,0 +1,237 @@
+"""A run of train_text trains a cross-encoder, and what it left ranks."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_collection
+import tiny_ranker
+
+from gr_jax import rank_with_teacher, train_text
+from gr_jax.checksums import file_sha256
+from gr_jax.data import prepared, shard_files
+from gr_jax.data.collection import Collection
+from gr_jax.data.loader import LoaderSettings
+from gr_jax.data.preparation_settings import (
+  FORMAT,
+  PreparationSettings,
+  inputs_hash,
+)
+from gr_jax.data.vocabularies import load_vocabulary
+from gr_jax.models.bert import BertConfig
+from gr_jax.models.cross_encoder import CrossEncoderConfig
+from gr_jax.ranking import reranking
+from gr_jax.ranking.opening import load_ranker
+from gr_jax.ranking.teacher_files import read_manifest, read_rankings
+from gr_jax.run_ranker import RankerRun
+from gr_jax.text_run_settings import TextRunSettings
+from gr_jax.training.checkpoints import Checkpoints
+from gr_jax.training.text_step import TextTrainingSettings
+from gr_jax.types import UserError, document_text
+
+QUERY, DOCUMENT = 10, 20
+
+
+def settings_of(folder, weights, **changes):
+  encoder = BertConfig(
+    vocab_size=len(tiny_ranker.WORDS) + 4,
+    emb_dim=tiny_ranker.WIDTH,
+    num_heads=2,
+    num_layers=1,
+    mlp_dim=tiny_ranker.MLP,
+    max_length=tiny_ranker.POSITIONS,
+    dropout_rate=0.1,
+  )
+  settings = TextRunSettings(
+    run_dir=str(folder / 'run'),
+    data_dir=str(folder / 'data'),
+    encoder_weights=str(weights),
+    preparation=PreparationSettings(
+      vocabulary=str(folder / 'vocabulary' / 'tokenizer.json'),
+      sources=('labelled',),
+      query_length=QUERY,
+      document_length=DOCUMENT,
+    ),
+    loader=LoaderSettings(
+      batch_size=4, rates={'labelled': 1.0}, hard_negatives=2
+    ),
+    model=CrossEncoderConfig(encoder, length=28),
+    training=TextTrainingSettings(
+      steps=4, log_every=1, evaluate_every=2, checkpoint_every=2
+    ),
+  )
+  return dataclasses.replace(settings, **changes)
+
+
+def write_prepared(path, settings):
+  """What preparation would write, without its minutes."""
+  path.mkdir(parents=True)
+  collection = Collection(settings.data_dir)
+  vocabulary = load_vocabulary(settings.preparation.vocabulary)
+  vocabulary.save(path / 'vocabulary')
+  documents = list(collection.documents())
+  row_of = {document.id: row for row, document in enumerate(documents)}
+  texts = {query.id: query.text for query in collection.queries()}
+  judged = collection.judgements('train')
+  (path / 'document_ids.txt').write_text(''.join(f'{d}\n' for d in row_of))
+  tokens = vocabulary.encode_batch(
+    [document_text(document) for document in documents], DOCUMENT
+  )
+  shard_files.write_shard(
+    path / 'documents-00000.array_record',
+    map(shard_files.encode_tokens, tokens),
+  )
+  owners = np.array([row_of[j.document_id] for j in judged], np.int32)
+  np.save(path / prepared.document_indices_file('labelled'), owners)
+  examples = [
+    shard_files.Example(
+      np.array(vocabulary.encode(texts[j.query_id], QUERY)),
+      int(owner),
+      j.query_id,
+    )
+    for j, owner in zip(judged, owners, strict=True)
+  ]
+  shard = 'examples-labelled-00000.array_record'
+  shard_files.write_shard(
+    path / shard, map(shard_files.encode_example, examples)
+  )
+  preparation = dataclasses.replace(
+    settings.preparation, data_dir=settings.data_dir
+  )
+  manifest = {
+    'format': FORMAT,
+    'settings': {'query_length': QUERY, 'document_length': DOCUMENT},
+    'inputs_sha256': inputs_hash(preparation),
+    'documents': {
+      'count': len(documents), 'shards': ['documents-00000.array_record'],
+    },
+    'sources': {'labelled': {'count': len(examples), 'shards': [shard]}},
+    'files': {
+      file.relative_to(path).as_posix(): {
+        'bytes': file.stat().st_size, 'sha256': file_sha256(file),
+      }
+      for file in path.rglob('*') if file.is_file()
+    },
+  }  # fmt: skip
+  (path / 'manifest.json').write_text(json.dumps(manifest))
+
+
+@pytest.fixture(scope='module')
+def started(tmp_path_factory):
+  """A folder with collection, vocabulary, weights and prepared examples."""
+  folder = tmp_path_factory.mktemp('ranker')
+  tiny_collection.write_collection(folder / 'data')
+  tiny_ranker.write_vocabulary(folder / 'vocabulary')
+  tiny_ranker.write_ranker(folder / 'sentences', sentences=True)
+  tiny_ranker.write_ranker(folder / 'published', seed=1)
+  cache = folder / 'cache'
+  settings = settings_of(folder, folder / 'sentences', cache_dir=str(cache))
+  write_prepared(cache / 'prepared', settings)
+  return folder, settings
+
+
+def trained(settings, folder):
+  settings = dataclasses.replace(settings, run_dir=str(folder))
+  train_text.train(settings, folder)
+  return settings
+
+
+def last_params(folder):
+  checkpoints = Checkpoints(folder / 'checkpoints')
+  try:
+    return checkpoints.latest(), checkpoints.restore_params(
+      checkpoints.latest()
+    )
+  finally:
+    checkpoints.close()
+
+
+def test_a_run_trains_goes_on_and_ranks(started, tmp_path, monkeypatch):
+  _, settings = started
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  trained(settings, whole)
+  step, expected = last_params(whole)
+  assert step == 4
+
+  real = reranking.Reranking.__call__
+
+  def interrupted(self, ranker):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(reranking.Reranking, '__call__', interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    trained(settings, broken)
+  assert last_params(broken)[0] == 2
+  monkeypatch.setattr(reranking.Reranking, '__call__', real)
+  trained(settings, broken)
+  step, found = last_params(broken)
+  assert step == 4
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  logged = ''.join(p.read_text() for p in (whole / 'logs').glob('*.jsonl'))
+  for name in ('localized', 'localized_accuracy', 'dev/MRR@10'):
+    assert f'"{name}"' in logged
+
+  data, output = settings.data_dir, tmp_path / 'rankings'
+  monkeypatch.setattr('gr_jax.entry.keep_compiled', lambda: None)
+  rank_with_teacher.main(
+    [
+      f'--data_dir={data}', f'--output={output}', f'--teacher=run:{whole}',
+      '--candidates=bm25', '--depth=5', '--split=dev',
+    ]
+  )  # fmt: skip
+  ranker = load_ranker(whole)
+  assert read_manifest(output)['teachers'] == {f'run:{whole}': ranker.sha256}
+  texts = {query.id: query.text for query in Collection(data).queries()}
+  documents = {d.id: d for d in Collection(data).documents()}
+  ranking = next(read_rankings(output))
+  scores = ranker.scores(
+    [texts[ranking.query_id]] * len(ranking.document_ids),
+    [documents[name] for name in ranking.document_ids],
+  )
+  np.testing.assert_allclose(ranking.scores, scores, atol=1e-5)
+
+
+def test_what_a_run_starts_from(started, tmp_path):
+  """A sentence encoder, a whole cross-encoder, or another run."""
+  folder, settings = started
+  encoder, _ = RankerRun(settings).imported()
+  assert encoder.keys() == {'encoder'}
+  published = dataclasses.replace(
+    settings, encoder_weights=str(folder / 'published')
+  )
+  everything, sha256 = RankerRun(published).imported()
+  assert everything.keys() == {'encoder', 'pooler', 'score'}
+  assert len(sha256) == 64
+  without = dataclasses.replace(settings.model, pooler=False)
+  fewer, _ = RankerRun(dataclasses.replace(published, model=without)).imported()
+  assert fewer.keys() == {'encoder', 'score'}
+  drawn = dataclasses.replace(settings, encoder_weights='')
+  assert RankerRun(drawn).imported() == ({}, '')
+  training = dataclasses.replace(settings.training, steps=1, evaluate_every=0)
+  run = tmp_path / 'run'
+  trained(dataclasses.replace(published, training=training), run)
+  again = dataclasses.replace(settings, encoder_weights=f'run:{run}')
+  found, sha256 = RankerRun(again).imported()
+  jax.tree.map(np.testing.assert_array_equal, found, last_params(run)[1])
+  assert sha256 == load_ranker(run).sha256
+  wider = dataclasses.replace(
+    settings.model,
+    encoder=dataclasses.replace(settings.model.encoder, mlp_dim=48),
+  )
+  with pytest.raises(UserError, match='has another encoder'):
+    RankerRun(dataclasses.replace(again, model=wider)).imported()
+  with pytest.raises(UserError, match=r'BertConfig.mlp_dim = 24 \(it is 48\)'):
+    RankerRun(dataclasses.replace(settings, model=wider)).imported()
+  none = dataclasses.replace(settings, encoder_weights=f'run:{folder}')
+  with pytest.raises(UserError, match='should name the folder of a run'):
+    RankerRun(none).imported()
+
+
+def test_a_query_is_told_from_something(started, tmp_path):
+  _, settings = started
+  loader = dataclasses.replace(settings.loader, hard_negatives=0)
+  alone = dataclasses.replace(settings, loader=loader)
+  with pytest.raises(UserError, match='what a query is told from'):
+    trained(alone, tmp_path / 'run')
