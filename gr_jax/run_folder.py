@@ -189,6 +189,18 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
   return prepared
 
 
+def tell_missing(settings, prepared: PreparedData) -> None:
+  """Says which sources are asked for and have no examples.
+
+  Args:
+    settings: run_settings.RunSettings.
+    prepared: its examples.
+  """
+  for name, rate in settings.loader.rates.items():
+    if rate and not len(prepared.sources.get(name, (None,))):
+      processes.say(f'{name}: the collection has no such examples')
+
+
 def _make_current(settings, run_dir, directory: pathlib.Path) -> None:
   """Prepares examples where they are missing or stale."""
   data_dir, _ = run_settings.collection_arguments(settings, run_dir)

@@ -5,6 +5,7 @@ import pathlib
 
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.indexers.neural import NeuralConfig
 from gr_jax.indexers.product import ProductConfig
 from gr_jax.indexers.residual import ResidualConfig
@@ -15,6 +16,7 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.models.t5 import T5Config
+from gr_jax.objectives.distillation import DistillationSettings
 from gr_jax.objectives.weighted_sum import (
   ObjectiveSettings,
   only,
@@ -50,11 +52,16 @@ class RunSettings:
       'hub:ORG/NAME@REVISION'; 'run:FOLDER' for encoder and projection of
       another run with the same vocabulary, from its last checkpoint; empty to
       train from scratch.
+    trained_run: folder of a run of the same collection and model, whose last
+      checkpoint training begins with, identifiers included (but not the
+      encoder, which is `encoder_weights`'); empty for none.
     seed: of parameters, order, noise and dropout.
     preparation: from texts to examples; its data_dir is set from this one's.
     loader: from examples to batches.
+    lists: rankings of a teacher that are trained on besides.
     model: sizes and kinds.
     objective: weights of the criteria.
+    teaching: how the rankings of a teacher are followed.
     training: how long, and how.
     mesh: how devices are arranged.
     search: how the index is searched.
@@ -64,23 +71,64 @@ class RunSettings:
   data_dir: str = PYTHON_DOCS
   cache_dir: str = ''
   encoder_weights: str = ''
+  trained_run: str = ''
   seed: int = 0
   preparation: PreparationSettings = PreparationSettings()
   loader: LoaderSettings = LoaderSettings()
+  lists: ListSettings = ListSettings()
   model: RetrieverConfig = RetrieverConfig()
   objective: ObjectiveSettings = ObjectiveSettings()
+  teaching: DistillationSettings = DistillationSettings()
   training: TrainingSettings = TrainingSettings()
   mesh: MeshSettings = MeshSettings()
   search: SearchSettings = SearchSettings()
 
   def __post_init__(self):
     self._check_criteria()
+    self._check_beginning()
     dense_steps = self.training.first_steps['codes']
     if dense_steps and not self.objective.bottleneck:
       raise UserError(
         f'the first {dense_steps} steps train the bottleneck '
         'alone, and ObjectiveSettings.bottleneck is 0: set '
         'TrainingSettings.dense_fraction = 0, or a weight'
+      )
+
+  def _check_beginning(self):
+    """Refuses stages that begin with what there is not."""
+    first = self.training.first_steps
+    if self.trained_run:
+      if first['settled']:
+        raise UserError(
+          'RunSettings.trained_run has codes that have learned: set '
+          'TrainingSettings.dense_fraction = 0.0 and settled_fraction = 1.0'
+        )
+    elif first['codes'] == first['settled']:
+      raise UserError(
+        'TrainingSettings.dense_fraction and settled_fraction must leave steps '
+        f'for the codes, got {self.training.dense_fraction} and '
+        f'{self.training.settled_fraction}; or name a RunSettings.trained_run'
+      )
+    elif not self.training.settled_rounds:
+      raise UserError(
+        'TrainingSettings.settled_rounds = 0 keeps the identifiers of a '
+        'RunSettings.trained_run; name one, or set 1 or more'
+      )
+    if bool(self.objective.distillation) != bool(self.lists.path):
+      raise UserError(
+        'ObjectiveSettings.distillation and ListSettings.path, the rankings '
+        f'that it is of, go together; got {self.objective.distillation} and '
+        f'{self.lists.path!r}'
+      )
+    if self.lists.path and first['settled']:
+      raise UserError(
+        'documents of ListSettings.path are scored by the identifiers that '
+        'they have: distil from a RunSettings.trained_run'
+      )
+    if self.teaching.dense_weight and self.training.train_encoder:
+      raise UserError(
+        'DistillationSettings.dense_weight reads vectors of a frozen encoder: '
+        'set it to 0, or TrainingSettings.train_encoder = False'
       )
 
   def _check_criteria(self):
@@ -106,6 +154,8 @@ class RunSettings:
 register(
   BertConfig,
   CodeDecoderConfig,
+  DistillationSettings,
+  ListSettings,
   LoaderSettings,
   MeshSettings,
   NeuralConfig,

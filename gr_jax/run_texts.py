@@ -26,6 +26,8 @@ from gr_jax.types import UserError
 
 # Of a run folder: vectors that are being encoded.
 SHARDS = 'encoding'
+# What vectors of texts depend on, of what a run does.
+_HASHES = ('vocabulary', 'examples', 'encoder_weights')
 
 
 class Texts:
@@ -95,7 +97,7 @@ class Texts:
     # What is computed again for gradients changes no vector.
     del encoder['remat']
     inputs = {
-      **self._hashes,
+      **{name: self._hashes[name] for name in _HASHES},
       'encoder': encoder,
       'pooling': settings.model.pooling,
     }

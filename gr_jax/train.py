@@ -58,18 +58,14 @@ def train(settings, run_dir: pathlib.Path, config_text: str = '') -> None:
       *run_settings.collection_arguments(settings, run_dir),
     )
     run_folder.keep_settings(settings, run_dir, config_text)
-    for name, rate in settings.loader.rates.items():
-      if rate and not len(prepared.sources.get(name, (None,))):
-        processes.say(f'{name}: the collection has no such examples')
+    run_folder.tell_missing(settings, prepared)
     with meshes.active(meshes.make_mesh(settings.mesh)) as mesh:
       _train(settings, run_dir, prepared, asked, mesh)
 
 
 def _train(settings, run_dir, prepared, asked, mesh):
   """Builds the parts of a run and hands them to the loop."""
-  import functools
-
-  from gr_jax import run_texts
+  from gr_jax import run_lists, run_texts
   from gr_jax.data import loader
   from gr_jax.evaluation.in_loop import dev_hooks
   from gr_jax.models.retriever import Retriever
@@ -81,10 +77,10 @@ def _train(settings, run_dir, prepared, asked, mesh):
   training = settings.training
   model = Retriever(settings.model)
   optimizers = stages.stage_optimizers(training)
-  state, _, weights_sha256 = initial.first_state(
+  state, _, weights = initial.first_state(
     settings, model, len(prepared.document_ids), optimizers['dense'], mesh
   )
-  hashes = prepared.hashes() | {'encoder_weights': weights_sha256}
+  hashes = prepared.hashes() | weights | run_lists.hashes(settings)
   texts = run_texts.Texts(
     settings, run_dir, model, state.all_params(), prepared, hashes
   )
@@ -94,6 +90,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     shares.rows_of(mesh, settings.loader.batch_size),
     texts.frozen,
     texts.hard_negatives(state.all_params()),
+    run_lists.drawn_lists(settings, prepared, texts, mesh),
   )
   # Whatever ends the loop, a save under way is finished and the logs are shut.
   with interrupts.deferred() as stop, contextlib.ExitStack() as stack:
@@ -108,7 +105,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
       batches=batches,
       put=shares.putter(mesh, settings.loader.batch_size),
       settings=training,
-      save=functools.partial(checkpoints.save, hashes=hashes),
+      save=lambda *kept: checkpoints.save(*kept, hashes),
       log=logs.open_log(stack, run_dir / 'logs', training.steps, state.step),
       window=Window(
         make_record(run_dir / 'logs', prepared), settings.loader.batch_size

@@ -5,6 +5,7 @@ import pathlib
 
 import pytest
 
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
@@ -27,6 +28,31 @@ from gr_jax.types import UserError
 def test_training_settings_out_of_range(changes, expected):
   with pytest.raises(UserError, match=expected):
     TrainingSettings(**changes)
+
+
+@pytest.mark.parametrize(
+  'settings, expected',
+  [
+    (
+      {'training': TrainingSettings(settled_fraction=1.0, dense_fraction=0.0)},
+      'leave steps for the codes',
+    ),
+    ({'training': TrainingSettings(settled_rounds=0)}, 'trained_run; name one'),
+    ({'trained_run': 'runs/b'}, 'settled_fraction = 1.0'),
+    ({'lists': ListSettings(path='a.jsonl')}, 'go together'),
+    ({'objective': ObjectiveSettings(distillation=1.0)}, 'go together'),
+    (
+      {
+        'objective': ObjectiveSettings(distillation=1.0),
+        'lists': ListSettings(path='a'),
+      },
+      'distil from a',
+    ),
+  ],
+)
+def test_what_a_run_begins_with(settings, expected):
+  with pytest.raises(UserError, match=expected):
+    RunSettings('runs/a', **settings)
 
 
 def test_a_dense_stage_needs_its_criterion():

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import grain
@@ -102,6 +102,7 @@ def batches(
   rows: Sequence[int] | None = None,
   vectors: Vectors | None = None,
   candidates: Mapping[str, np.ndarray] | None = None,
+  lists: Callable[..., dict] | None = None,
 ) -> grain.DatasetIterator:
   """An endless iterator of batches, or of the same rows of each.
 
@@ -114,6 +115,7 @@ def batches(
     rows: places in the batch that are read, in order; all when None.
     vectors: stands in for tokens when given.
     candidates: what hard negatives are drawn from, see HardNegatives.
+    lists: adds what a teacher has ranked, see ranked_lists.DrawnLists.
 
   Returns:
     A grain iterator with `get_state` and `set_state`, both O(1). It yields
@@ -142,9 +144,9 @@ def batches(
     .map(lambda batch: np.asarray([mixed[batch * size + row] for row in rows]))
     .map(_Gather(prepared, vectors))
   )
-  if settings.hard_negatives:
-    dataset = _with_negatives(
-      dataset, prepared, settings, rows, vectors, candidates
+  if settings.hard_negatives or lists:
+    dataset = _with_drawn(
+      dataset, prepared, settings, rows, vectors, candidates, lists
     )
   options = grain.ReadOptions(
     num_threads=1, prefetch_buffer_size=settings.prefetch
@@ -152,16 +154,21 @@ def batches(
   return iter(dataset.to_iter_dataset(options))
 
 
-def _with_negatives(
-  dataset, prepared, settings, rows, vectors, candidates
+def _with_drawn(
+  dataset, prepared, settings, rows, vectors, candidates, lists
 ) -> grain.MapDataset:
-  """The batches with mined hard negatives beside each query's document."""
-  documents = None if vectors is None else vectors.documents
-  negatives = HardNegatives(
-    prepared, candidates, documents, settings.hard_negatives, rows
-  )
-  seed = _source_seed(settings.seed, 'negatives 0')
-  return dataset.random_map(negatives, seed=seed)
+  """The batches with documents that were found for each query beforehand."""
+  if settings.hard_negatives:
+    documents = None if vectors is None else vectors.documents
+    negatives = HardNegatives(
+      prepared, candidates, documents, settings.hard_negatives, rows
+    )
+    seed = _source_seed(settings.seed, 'negatives 0')
+    dataset = dataset.random_map(negatives, seed=seed)
+  if lists:
+    seed = _source_seed(settings.seed, 'lists 0')
+    dataset = dataset.random_map(lists, seed=seed)
+  return dataset
 
 
 def _positions(number: int, size: int) -> grain.MapDataset:

@@ -171,9 +171,9 @@ def inputs_hash(settings: PreparationSettings) -> str:
   }
   path = vocabulary_path(settings.vocabulary)
   if path is not None:
-    effective['vocabulary'] = _path_sha256(path)
+    effective['vocabulary'] = path_sha256(path)
   if settings.pseudo_queries:
-    effective['pseudo_queries'] = _path_sha256(
+    effective['pseudo_queries'] = path_sha256(
       pathlib.Path(settings.pseudo_queries)
     )
   effective['collection'] = Collection(settings.data_dir).fingerprint()
@@ -182,7 +182,8 @@ def inputs_hash(settings: PreparationSettings) -> str:
   return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def _path_sha256(path: pathlib.Path) -> str:
+def path_sha256(path: pathlib.Path) -> str:
+  """SHA-256 of a file, or of the names and bytes of the files of a folder."""
   if path.is_dir():
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()):

@@ -137,15 +137,20 @@ class CodeDecoder(nn.Module):
     # The parameters of the head are the decoder's own.
     nn.share_scope(self, self.code_head)
 
-  def __call__(self, encoding, codewords_BLD, codebooks_LKD, *, deterministic):
+  def __call__(
+    self, encoding, codewords_BLD, codebooks_LKD, *, deterministic, share=1
+  ):
     """Scores of all codes at all positions, each given the codes before.
 
     Args:
-      encoding: models.retriever.QueryEncoding.
+      encoding: models.retriever.QueryEncoding; one text's states may be read by
+        several rows side by side.
       codewords_BLD: codewords of the target, hard or soft ("soft teacher
         forcing", DGI, arXiv 2603.10409).
       codebooks_LKD: the indexer's codebooks.
       deterministic: no dropout.
+      share: of what the stack adds to a tied head's target, see
+        CodeDecoderConfig.correction.
 
     Returns:
       [B, L, K] float32 scores; log_softmax gives log P(z_t | z_<t, q).
@@ -166,8 +171,8 @@ class CodeDecoder(nn.Module):
       encoding.mask_BS,
       deterministic=deterministic,
     )
-    scores_BLK = self.code_head(hidden_BLM, residuals_BLD, codebooks_LKD)
-    scores_BLK = scores_BLK + self.absent_LK[None]
+    scores_BLK = self.code_head(hidden_BLM, residuals_BLD, codebooks_LKD, share)
+    scores_BLK += self.absent_LK[None]
     return layers.constrain(scores_BLK, 'batch', 'code_positions', 'codes')
 
   def start(self, encoding, width):
@@ -222,8 +227,8 @@ class CodeDecoder(nn.Module):
       hidden_R1M,
       residuals_BWD.reshape(batch * width, 1, -1),
       codebooks_LKD[level][None],
-      jnp.reshape(level, 1),
       self.config.correction,
+      jnp.reshape(level, 1),
     )
     scores_BWK = scores_R1K.reshape(batch, width, -1)
     scores_BWK = scores_BWK + jnp.asarray(self.absent_LK)[level][None, None]
@@ -278,7 +283,7 @@ class TiedHead(nn.Module):
     )
 
   def __call__(
-    self, hidden_BLM, residuals_BLD, codebooks_LKD, levels=slice(None), share=1
+    self, hidden_BLM, residuals_BLD, codebooks_LKD, share=1, levels=slice(None)
   ):
     """Scores of the codes of some positions.
 
@@ -287,8 +292,8 @@ class TiedHead(nn.Module):
         share of it.
       residuals_BLD: r_t.
       codebooks_LKD: the codebooks of these positions.
-      levels: which positions they are, all by default.
       share: of what the stack adds to r_t that is used.
+      levels: which positions they are, all by default.
 
     Returns:
       [B, L, K] float32 scores.

@@ -31,7 +31,7 @@ class UntiedHead(nn.Module):
     )
 
   def __call__(
-    self, hidden_BLM, residuals_BLD, codebooks_LKD, levels=slice(None), share=1
+    self, hidden_BLM, residuals_BLD, codebooks_LKD, share=1, levels=slice(None)
   ):
     """[B, L, K] scores, see code_decoder.TiedHead."""
     del residuals_BLD, codebooks_LKD, share

@@ -2,6 +2,7 @@
 
 from gr_jax.objectives.agreement import agreement_loss, code_contrast_loss
 from gr_jax.objectives.balance import position_entropy_loss
+from gr_jax.objectives.distillation import distillation_loss
 from gr_jax.objectives.generation import generation_loss
 from gr_jax.objectives.prefixes import prefix_density_loss
 from gr_jax.objectives.reconstruction import reconstruction_loss
@@ -35,6 +36,7 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
       codes.probs_BLK, documents_B, sizes, *outputs.queue_codes
     ),
     'sharpness': lambda: sharpness_loss(codes.probs_BLK),
+    'distillation': lambda: distillation_loss(outputs.lists),
   }
   if outputs.uncertainty is None:
     return criteria

@@ -36,6 +36,7 @@ class ObjectiveSettings:
     density: of the chance that two documents share an identifier.
     prefix_density: of the chance that they share a prefix.
     sharpness: of the entropy of each document's code distributions.
+    distillation: of a teacher's rankings; needs RunSettings.lists.
     temperature: T of the dot products of unit vectors, in all criteria.
   """
 
@@ -52,6 +53,7 @@ class ObjectiveSettings:
   density: Weight = 0.3
   prefix_density: Weight = 0.0
   sharpness: Weight = 0.0
+  distillation: Weight = 0.0
   temperature: float = 0.05
 
 

@@ -167,13 +167,13 @@ class _Opened:
     self._keep = settings.training.keep_checkpoints
     self.prepared = run_folder.prepared_examples(settings, run_dir)
     self.model = Retriever(settings.model)
-    self.first, self.axes, weights = initial.first_state(
+    self.first, self.axes, hashes = initial.first_state(
       settings,
       self.model,
       len(self.prepared.document_ids),
       stage_optimizers(settings.training)['dense'],
     )
-    self.hashes = self.prepared.hashes() | {'encoder_weights': weights}
+    self.hashes = self.prepared.hashes() | hashes
 
   def state(self):
     """The state of the last checkpoint, or the first one."""

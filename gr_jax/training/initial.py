@@ -125,8 +125,9 @@ def first_state(settings, model, documents, optimizer, mesh=None):
     mesh: where each array is to lie from the start; one device when None.
 
   Returns:
-    The TrainState, the parameters' logical axes, and the SHA-256 of the
-    weights ('' for none).
+    The TrainState, the parameters' logical axes, and {name: SHA-256} of what
+    the parameters come from: 'encoder_weights' ('' for none) and, where there
+    is one, 'trained_run'.
   """
   # All kinds of weights have the whole encoder.
   imported = ('encoder',) if settings.encoder_weights else ()
@@ -137,16 +138,22 @@ def first_state(settings, model, documents, optimizer, mesh=None):
     params, settings.model, settings.encoder_weights
   )
   train_encoder = settings.training.train_encoder
+  hashes = {'encoder_weights': weights_sha256}
+  if settings.trained_run:
+    params, hashes['trained_run'] = run_weights.begin_with(
+      params, settings.trained_run
+    )
   if mesh is None:
+    params = jax.tree.map(jnp.asarray, params)
     state = make_state(params, usage, optimizer, train_encoder)
-    return state, axes, weights_sha256
+    return state, axes, hashes
   params = _without_host_arrays(params, shardings_for(mesh, axes, params))
   # Moments are as large as parameters: made in place as well.
   moments = functools.partial(made_on, mesh, axes, optimizer.init)
   optimizer = optimizer._replace(init=moments)
   state = make_state(params, usage, optimizer, train_encoder)
   step = put(np.zeros((), np.int32), replicated(mesh))
-  return state.replace(step=step), axes, weights_sha256
+  return state.replace(step=step), axes, hashes
 
 
 def _without_host_arrays(params, shardings):

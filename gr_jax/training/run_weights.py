@@ -1,9 +1,10 @@
-"""The text encoder of another run, to begin with."""
+"""What another run trained, to begin with: its text encoder, or all of it."""
 
 import hashlib
 import pathlib
 
 import jax
+import numpy as np
 
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.types import UserError
@@ -25,15 +26,7 @@ def import_run(params, source):
   Raises:
     UserError: where there is no checkpoint, or an encoder of other shapes.
   """
-  folder = pathlib.Path(source.removeprefix(RUN))
-  checkpoints = Checkpoints(folder / 'checkpoints')
-  step = checkpoints.latest()
-  if step is None:
-    raise UserError(
-      f'{source} should name the folder of a run with a checkpoint'
-    )
-  found = checkpoints.restore_params(step)
-  checkpoints.close()
+  found = _last_params(source.removeprefix(RUN), source)
   sha256 = hashlib.sha256()
   replaced = {name: params[name] for name in _MODULES if name in params}
   for name, drawn in replaced.items():
@@ -53,6 +46,55 @@ def params_sha256(params):
   for leaf in jax.tree.leaves(params):
     sha256.update(leaf.tobytes())
   return sha256.hexdigest()
+
+
+def begin_with(params, folder):
+  """All that a run trained, in place of what was drawn.
+
+  Args:
+    params: of the model, its encoder imported already.
+    folder: of the run; its last checkpoint is read.
+
+  Returns:
+    The parameters, and a SHA-256 of what was read.
+
+  Raises:
+    UserError: where there is no checkpoint, parameters of other shapes, or
+      another encoder than the run was trained upon.
+  """
+  found = _last_params(folder, folder)
+  for name, drawn in params.items():
+    if _shapes(drawn) != _shapes(found.get(name, {})):
+      raise UserError(
+        f'{folder} has another {name}: go on with the gin files of its model, '
+        'on its collection'
+      )
+  same = jax.tree.map(
+    lambda mine, theirs: np.array_equal(np.asarray(mine), theirs),
+    params['encoder'],
+    found['encoder'],
+  )
+  if not all(jax.tree.leaves(same)):
+    raise UserError(
+      f'{folder} was trained upon another encoder: set '
+      f"RunSettings.encoder_weights to its own, or to '{RUN}{folder}' where "
+      'it trained one'
+    )
+  found = {name: found[name] for name in params}
+  return found, params_sha256(found)
+
+
+def _last_params(folder, source):
+  """The parameters of a run's last checkpoint, as numpy arrays."""
+  checkpoints = Checkpoints(pathlib.Path(folder).absolute() / 'checkpoints')
+  step = checkpoints.latest()
+  if step is None:
+    raise UserError(
+      f'{source} should name the folder of a run with a checkpoint'
+    )
+  found = checkpoints.restore_params(step)
+  checkpoints.close()
+  return found
 
 
 def _shapes(module):

@@ -10,6 +10,7 @@ from gr_jax.indexers import settling, starting
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.indexers.upkeep import fresh_usage
 from gr_jax.models.cached_gradients import caching
+from gr_jax.models.listing import listing
 from gr_jax.objectives.weighted_sum import only
 from gr_jax.training.memory import ReportingStep
 from gr_jax.training.mesh import put
@@ -17,7 +18,9 @@ from gr_jax.training.optimizer import make_optimizer
 from gr_jax.training.step import make_step
 
 # The criteria that identifiers which stand still are found by.
-_SETTLED = ('generation', 'quantised', 'prefix_contrast', 'consistency')
+_SETTLED = (
+  'generation', 'quantised', 'prefix_contrast', 'consistency', 'distillation',
+)  # fmt: skip
 
 
 def stages(model, settings, texts, optimizers):
@@ -34,6 +37,8 @@ def stages(model, settings, texts, optimizers):
   """
   if settings.training.encoder_chunks > 1:
     model = caching(model, settings.training.encoder_chunks)
+  if settings.lists.path:
+    model = listing(model, settings.teaching)
 
   def step(name, optimizer):
     return make_step(
@@ -69,7 +74,12 @@ def stage_optimizers(training):
   factors = {
     'dense': {},
     'codes': decoder | dict.fromkeys(vectors, training.optimizer.vector_rate),
-    'settled': decoder | dict.fromkeys(vectors, 0.0),
+    # Identifiers that are given anew follow vectors that stand still.
+    'settled': decoder
+    | dict.fromkeys(
+      vectors,
+      0.0 if training.settled_rounds else training.optimizer.vector_rate,
+    ),
   }
   return {
     name: make_optimizer(training.optimizer, steps[name], factors[name])
@@ -109,7 +119,8 @@ def begin_stage(name, settings, texts, optimizer, state):
 
   Args:
     name: 'dense', 'codes' (identifiers start from what the vectors became) or
-      'settled' (they are given to the whole corpus, except static ones).
+      'settled' (they are given to the whole corpus, except static ones and
+      where there are no rounds of giving).
     settings: run_settings.RunSettings.
     texts: run_texts.Texts, the vectors of documents and training queries.
     optimizer: of the stage; it starts anew.
@@ -129,7 +140,10 @@ def begin_stage(name, settings, texts, optimizer, state):
       frozen=_replaced(state.frozen, found),
       usage=jax.tree.map(_placed, usage, state.usage),
     )
-  if name == 'settled' and not isinstance(settings.model.indexer, StaticConfig):
+  given = settings.training.settled_rounds and not isinstance(
+    settings.model.indexer, StaticConfig
+  )
+  if name == 'settled' and given:
     found = _settled_codes(settings.model, texts, state.all_params())
     state = state.replace(frozen=_replaced(state.frozen, found))
   return state.replace(

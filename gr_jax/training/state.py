@@ -23,7 +23,8 @@ class TrainingSettings:
     settled_fraction: of the steps, the last ones, in which identifiers stand
       still, and the codewords and the decoder learn to find them.
     settled_rounds: of that stage; each begins with giving the whole corpus its
-      identifiers anew.
+      identifiers anew. 0 for one in which documents keep those that they had
+      before the run, see RunSettings.trained_run.
     train_encoder: whether the text encoder trains too; if not, its vectors
       are computed once and kept on disk.
     accumulate: microbatches a step; in-batch criteria see one microbatch.
@@ -57,15 +58,15 @@ class TrainingSettings:
 
   def __post_init__(self):
     positive = (
-      'steps', 'settled_rounds', 'accumulate', 'encoder_chunks', 'log_every',
-      'checkpoint_every',
+      'steps', 'accumulate', 'encoder_chunks', 'log_every', 'checkpoint_every',
     )  # fmt: skip
     check_range(self, dict.fromkeys(positive, (1, math.inf)))
-    check_range(self, {'evaluate_every': (0, math.inf)})
+    check_range(
+      self, dict.fromkeys(('evaluate_every', 'settled_rounds'), (0, math.inf))
+    )
     # The whole of the steps would leave codebooks that never started.
-    fractions = ('dense_fraction', 'settled_fraction')
-    check_range(self, dict.fromkeys(fractions, (0, 1)))
-    if self.dense_fraction + self.settled_fraction >= 1:
+    check_range(self, {'dense_fraction': (0, 1), 'settled_fraction': (0, 1.01)})
+    if self.dense_fraction + self.settled_fraction > 1:
       raise UserError(
         'dense_fraction and settled_fraction must leave steps for the codes, '
         f'got {self.dense_fraction} and {self.settled_fraction}'
@@ -82,7 +83,7 @@ class TrainingSettings:
   def round_steps(self):
     """Steps of a round of the last stage, 1 at least; the last may be short."""
     settled = self.steps - self.first_steps['settled']
-    return max(-(-settled // self.settled_rounds), 1)
+    return max(-(-settled // max(self.settled_rounds, 1)), 1)
 
   @property
   def beginnings(self):
@@ -93,7 +94,7 @@ class TrainingSettings:
   def codes_progress(self, step):
     """Share of the stage in which codes move that is done by `step`."""
     begin, end = self.first_steps['codes'], self.first_steps['settled']
-    return jnp.clip((step - begin) / (end - begin), 0.0, 1.0)
+    return jnp.clip((step - begin) / max(end - begin, 1), 0.0, 1.0)
 
   def stage(self, step):
     """The name of the stage that a step is in."""

@@ -17,6 +17,7 @@ import textwrap
 import tokenize
 
 from gr_jax.data.loader import LoaderSettings
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.objectives.weighted_sum import ObjectiveSettings
 from gr_jax.training.optimizer import OptimizerSettings
@@ -60,6 +61,7 @@ CRITERIA = {
   'reconstruction': 'reconstruction',
   'position_entropy': 'balance',
   'density': 'balance',
+  'distillation': 'distillation',
   'prefix_density': 'prefixes',
   'sharpness': 'sharpness',
 }
@@ -74,8 +76,9 @@ OF_A_CRITERION = {
   'prefix_density': ('objectives/prefixes.py', ('prefix_density_loss',)),
 }
 NOT_IN_A_STEP = {
-  # Mined negatives are off, as test_what_is_off_by_default_is_off says.
-  'data/loader.py': ('_with_negatives',),
+  # What was found beforehand is off, as test_what_is_off_by_default_is_off
+  # says.
+  'data/loader.py': ('_with_drawn',),
   'models/retriever.py': (
     'Retriever.assign',
     'Retriever.mean_square',
@@ -200,6 +203,7 @@ def test_what_is_off_by_default_is_off():
   config = RetrieverConfig()
   assert not config.reads_queries and not config.reconstructs
   assert not config.learns_noise and not LoaderSettings().hard_negatives
+  assert not ListSettings().path
 
 
 def test_a_step_is_short_to_read():

@@ -1,0 +1,214 @@
+"""Lists of documents that a teacher has ranked, drawn for each row of a batch.
+
+DGR (arXiv 2402.10769) trains on two lists a query: a positive, the negative
+that the teacher likes best, and random ones of the others, in the teacher's
+order but for the positive, which is first.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from gr_jax.types import NO_DOC, UserError, check_range
+
+
+@dataclasses.dataclass(frozen=True)
+class ListSettings:
+  """Which rankings of a teacher are trained on, and how lists are drawn.
+
+  Attributes:
+    path: rankings: what `python -m gr_jax.rank_with_teacher` writes, or a TREC
+      run; empty for none.
+    lists: P, drawn for each query of a batch.
+    size: M, documents of a list, its positive included.
+    top: negatives that the teacher likes best which every list holds; the
+      others are drawn at random.
+    least: negatives that a ranking has at least; queries with fewer have no
+      lists (DGR keeps those with more than 15).
+    depth: documents of a ranking that are read.
+  """
+
+  path: str = ''
+  lists: int = 2
+  size: int = 5
+  top: int = 1
+  least: int = 16
+  depth: int = 100
+
+  def __post_init__(self):
+    least = dict.fromkeys(('lists', 'least', 'depth'), (1, math.inf))
+    check_range(self, least | {'size': (2, math.inf), 'top': (0, self.size)})
+    if self.least > self.depth or self.size > self.depth + 1:
+      raise UserError(
+        f'ListSettings.depth is {self.depth}, which must hold `least` '
+        f'({self.least}) and `size` - 1 ({self.size - 1}) documents'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Rankings:
+  """The rankings of all examples of a source.
+
+  Attributes:
+    documents_XC: int32 documents in the teacher's order, the example's own left
+      out, NO_DOC past the last.
+    scores_XC: float32 scores of the teacher.
+    own_X: float32 score of the example's own document; where the teacher did
+      not see it, that of the best.
+  """
+
+  documents_XC: np.ndarray
+  scores_XC: np.ndarray
+  own_X: np.ndarray
+
+
+def join_rankings(prepared, rankings, settings: ListSettings, names):
+  """The rankings of the queries that examples have.
+
+  Args:
+    prepared: data.prepared.PreparedData.
+    rankings: {query id: (document ids, scores)}, in any order of documents.
+    settings: how many are kept.
+    names: sources that are trained on.
+
+  Returns:
+    {source: Rankings} of the sources with a ranked query, and how many of all
+    their examples have lists.
+
+  Raises:
+    UserError: no query has a ranking that is long enough.
+  """
+  rows = {name: row for row, name in enumerate(prepared.document_ids)}
+  found, counts = {}, {}
+  for name in names:
+    source = prepared.sources[name]
+    joined = _join(source, rankings, rows, settings)
+    listed = int(np.sum(joined.documents_XC[:, settings.least - 1] != NO_DOC))
+    if listed:
+      found[name], counts[name] = joined, (listed, len(source))
+  if not found:
+    raise UserError(
+      f'{settings.path}: no training query has {settings.least} ranked '
+      'documents beside its own: rank the queries of the train split to a '
+      'greater depth, or lower ListSettings.least'
+    )
+  return found, counts
+
+
+def _join(source, rankings, rows, settings) -> Rankings:
+  count, width = len(source), settings.depth
+  documents_XC = np.full((count, width), NO_DOC, np.int32)
+  scores_XC = np.zeros((count, width), np.float32)
+  own_X = np.zeros(count, np.float32)
+  for start in range(0, count, 4096):
+    examples = range(start, min(start + 4096, count))
+    for place, example in zip(examples, source.examples(examples), strict=True):
+      if example.query_id not in rankings:
+        continue
+      ranked, scores = _ordered(*rankings[example.query_id], rows)
+      own = ranked == example.document_index
+      own_X[place] = (scores[own] if own.any() else scores[:1])[0]
+      others = np.flatnonzero(~own)[:width]
+      if len(others) >= settings.least:
+        documents_XC[place, : len(others)] = ranked[others]
+        scores_XC[place, : len(others)] = scores[others]
+  return Rankings(documents_XC, scores_XC, own_X)
+
+
+def _ordered(names, scores, rows) -> tuple[np.ndarray, np.ndarray]:
+  """Numbers of documents that the corpus has, and scores, the best first."""
+  pairs = [
+    (rows[name], score)
+    for name, score in zip(names, scores, strict=True)
+    if name in rows
+  ]
+  if not pairs:
+    return np.full(1, NO_DOC, np.int32), np.zeros(1, np.float32)
+  documents, scores = map(np.asarray, zip(*pairs, strict=True))
+  order = np.argsort(-scores, kind='stable')
+  return documents[order].astype(np.int32), scores[order].astype(np.float32)
+
+
+class DrawnLists:
+  """Adds P lists of M documents to each row of a batch."""
+
+  def __init__(
+    self,
+    rankings: Mapping[str, Rankings],
+    sources: list[str],
+    settings: ListSettings,
+    rows: np.ndarray,
+    documents: np.ndarray | None = None,
+  ):
+    """Joins rankings with what is read of documents.
+
+    Args:
+      rankings: of the sources that have some.
+      sources: sorted names of all sources, as batches number them.
+      settings: how lists are drawn.
+      rows: places in the whole batch of those that are read.
+      documents: [N, E] vectors that dense scores are made from, None for none.
+    """
+    self._rankings = rankings
+    self._names = sources
+    self._settings = settings
+    self._rows = np.asarray(rows)
+    self._documents = documents
+
+  def __call__(
+    self, batch: dict[str, np.ndarray], rng: np.random.Generator
+  ) -> dict[str, np.ndarray]:
+    """The batch with lists.
+
+    Args:
+      batch: from the loader.
+      rng: of the batch's place in the order.
+
+    Returns:
+      'list_index' int32 [B, P, M] (the example's own document first, the
+      others in the teacher's order; NO_DOC in the lists of a row without a
+      ranking) and 'list_scores' float32 [B, P, M] besides what there was, and
+      'list_vectors' [B, P, M, E] with `documents`.
+    """
+    settings = self._settings
+    shape = len(batch['source']), settings.lists, settings.size
+    index_BPM = np.full(shape, NO_DOC, np.int32)
+    scores_BPM = np.zeros(shape, np.float32)
+    # Drawn for the whole batch: a row's lists are its place's.
+    random_BPC = rng.random(
+      (self._rows[-1] + 1, settings.lists, settings.depth)
+    )
+    for row, place in enumerate(self._rows):
+      kept = self._rankings.get(self._names[batch['source'][row]])
+      if kept is None:
+        continue
+      example = batch['example'][row]
+      others_C = kept.documents_XC[example]
+      count = int(np.sum(others_C != NO_DOC))
+      if not count:
+        continue
+      for number in range(settings.lists):
+        chosen = self._drawn(random_BPC[place, number], count)
+        end = 1 + len(chosen)
+        index_BPM[row, number, :end] = [
+          batch['document_index'][row],
+          *others_C[chosen],
+        ]
+        scores_BPM[row, number, :end] = [
+          kept.own_X[example],
+          *kept.scores_XC[example][chosen],
+        ]
+    lists = {'list_index': index_BPM, 'list_scores': scores_BPM}
+    if self._documents is not None:
+      read_BPM = np.where(index_BPM == NO_DOC, 0, index_BPM)
+      lists['list_vectors'] = np.asarray(self._documents[read_BPM])
+    return batch | lists
+
+  def _drawn(self, random_C: np.ndarray, count: int) -> np.ndarray:
+    """Rising places in a ranking of `count` others that a list holds."""
+    top = min(self._settings.top, count)
+    wanted = min(self._settings.size - 1, count)
+    drawn = top + np.argsort(random_C[top:count])[: wanted - top]
+    return np.concatenate([np.arange(top), np.sort(drawn)])

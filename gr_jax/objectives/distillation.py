@@ -1,0 +1,136 @@
+"""Distillation: a teacher's ranking of documents, by one of several losses."""
+
+import dataclasses
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from gr_jax.objectives.listwise import kl_loss, listnet_loss
+from gr_jax.objectives.margin_mse import margin_mse_loss, prefix_margin_mse_loss
+from gr_jax.objectives.margin_rank import (
+  ltrgr_loss,
+  margin_rank_loss,
+  ranked_pairs,
+)
+from gr_jax.objectives.pairwise import lambda_loss, ranknet_loss
+from gr_jax.types import check_option, check_range
+
+LOSSES = (
+  'margin_rank',
+  'ltrgr',
+  'ranknet',
+  'lambda',
+  'kl',
+  'listnet',
+  'margin_mse',
+  'prefix_margin_mse',
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DistillationSettings:
+  """How the student's scores of a list follow the teacher's ranking.
+
+  Attributes:
+    loss: 'margin_rank' (DGR), 'ltrgr', 'ranknet', 'lambda', 'kl', 'listnet',
+      'margin_mse' or 'prefix_margin_mse' (RIPOR).
+    base_margin: m_base of 'margin_rank' and the margin of 'ltrgr', in units of
+      the identifier's score.
+    margin_gap: m_gap of 'margin_rank', what each further place in the list
+      adds. (DGR: 300 and 100 for scores in the hundreds.)
+    teacher_scale: what the teacher's scores are multiplied with before 'kl',
+      'margin_mse' and 'prefix_margin_mse' compare them with the student's.
+    prefix_bend: b of 'prefix_margin_mse'.
+    dense_weight: of the dense score, added to the identifier's, in what follows
+      the teacher; 0 for the identifier's alone. Searching fuses them by
+      SearchSettings.
+    still_hard: whether a list counts only while its positive does not lead all
+      others by the base margin (DGR's filter).
+  """
+
+  loss: str = 'margin_rank'
+  base_margin: float = 1.5
+  margin_gap: float = 0.5
+  teacher_scale: float = 1.0
+  prefix_bend: float = 0.5
+  dense_weight: float = 0.0
+  still_hard: bool = False
+
+  def __post_init__(self):
+    check_option('DistillationSettings.loss', self.loss, LOSSES)
+    check_range(
+      self,
+      {
+        'base_margin': (0, jnp.inf),
+        'margin_gap': (0, jnp.inf),
+        'prefix_bend': (0, 0.99),
+        'dense_weight': (0, jnp.inf),
+      },
+    )
+
+
+@flax.struct.dataclass
+class RankedLists:
+  """Lists of documents in a teacher's order, as the student scores them.
+
+  Attributes:
+    scores_BML: the student's score of each code of each document.
+    codes_BML: int32 identifiers of the documents.
+    teacher_BM: float32 scores of the teacher, falling; the positive's may be
+      lower than others'.
+    real_BM: bool, which places hold a document.
+    dense_BM: dense scores of the documents, None without.
+    teaching: how the ranking is followed.
+  """
+
+  scores_BML: jax.Array
+  codes_BML: jax.Array
+  teacher_BM: jax.Array
+  real_BM: jax.Array
+  dense_BM: jax.Array | None = None
+  teaching: DistillationSettings = flax.struct.field(
+    pytree_node=False, default=DistillationSettings()
+  )
+
+
+def distillation_loss(lists):
+  """The loss of lists that their settings name.
+
+  Args:
+    lists: RankedLists, the positive of each first.
+
+  Returns:
+    The loss, and metrics: it, and how often the student puts the positive
+    first ('list_accuracy').
+  """
+  settings, scores_BML = lists.teaching, lists.scores_BML
+  scores_BM = jnp.sum(scores_BML, axis=-1)
+  if settings.dense_weight:
+    scores_BM += settings.dense_weight * lists.dense_BM
+  real_BM = lists.real_BM
+  others_BM = jnp.where(real_BM, scores_BM, -jnp.inf)[:, 1:]
+  best_B = jnp.max(others_BM, axis=-1)
+  counted_B = real_BM[:, 0] & jnp.any(real_BM[:, 1:], axis=-1)
+  first = jnp.sum((scores_BM[:, 0] > best_B) & counted_B)
+  metrics = {'list_accuracy': (first, jnp.maximum(jnp.sum(counted_B), 1))}
+  if settings.still_hard:
+    counted_B &= scores_BM[:, 0] < best_B + settings.base_margin
+  real_BM = real_BM & counted_B[:, None]
+  pairs_BMM = ranked_pairs(real_BM, lists.codes_BML)
+  teacher_BM = settings.teacher_scale * lists.teacher_BM
+  margins = settings.base_margin, settings.margin_gap
+  losses = {
+    'margin_rank': lambda: margin_rank_loss(scores_BM, pairs_BMM, *margins),
+    'ltrgr': lambda: ltrgr_loss(scores_BM, pairs_BMM, settings.base_margin),
+    'ranknet': lambda: ranknet_loss(scores_BM, pairs_BMM),
+    'lambda': lambda: lambda_loss(scores_BM, pairs_BMM),
+    'kl': lambda: kl_loss(scores_BM, teacher_BM, real_BM),
+    'listnet': lambda: listnet_loss(scores_BM, real_BM),
+    'margin_mse': lambda: margin_mse_loss(scores_BM, teacher_BM, pairs_BMM),
+    'prefix_margin_mse': lambda: prefix_margin_mse_loss(
+      scores_BML, teacher_BM, pairs_BMM, settings.prefix_bend
+    ),
+  }
+  loss, measured = losses[settings.loss]()
+  return loss, metrics | measured

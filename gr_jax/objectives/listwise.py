@@ -1,0 +1,50 @@
+"""Whole lists: distributions over their documents, of teacher and student."""
+
+import jax
+import jax.numpy as jnp
+
+_NOTHING = -1e9
+
+
+def kl_loss(scores_BM, teacher_BM, real_BM):
+  """KL(softmax(t) || softmax(s)) over the documents of a list.
+
+  Args:
+    scores_BM: the student's scores.
+    teacher_BM: the teacher's, scaled to the student's.
+    real_BM: bool, which places hold a document.
+
+  Returns:
+    The mean over the lists in nats, and metrics; an empty list gives 0.
+  """
+  wanted_BM = _log_softmax(teacher_BM, real_BM)
+  found_BM = _log_softmax(scores_BM, real_BM)
+  loss_B = jnp.sum(
+    jnp.exp(wanted_BM) * (wanted_BM - found_BM), axis=-1, where=real_BM
+  )
+  return jnp.mean(loss_B), {'kl': (jnp.sum(loss_B), loss_B.size)}
+
+
+def listnet_loss(scores_BM, real_BM):
+  """ListNet (Cao et al. 2007): cross-entropy of top-one probabilities.
+
+  A teacher's scores have any scale: here the order alone is taken, exp(-i) of
+  the place i in the list (our choice; `kl_loss` takes the scores).
+
+  Args:
+    scores_BM: the student's scores of lists in the teacher's order.
+    real_BM: bool, which places hold a document.
+
+  Returns:
+    The mean over the lists in nats, and metrics.
+  """
+  places_M = jnp.arange(scores_BM.shape[-1], dtype=scores_BM.dtype)
+  places_BM = jnp.broadcast_to(places_M[None], scores_BM.shape)
+  wanted_BM = jnp.exp(_log_softmax(-places_BM, real_BM))
+  found_BM = _log_softmax(scores_BM, real_BM)
+  loss_B = -jnp.sum(wanted_BM * found_BM, axis=-1, where=real_BM)
+  return jnp.mean(loss_B), {'listnet': (jnp.sum(loss_B), loss_B.size)}
+
+
+def _log_softmax(scores_BM, real_BM):
+  return jax.nn.log_softmax(jnp.where(real_BM, scores_BM, _NOTHING), axis=-1)

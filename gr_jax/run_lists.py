@@ -1,0 +1,52 @@
+"""The rankings of a teacher that a run is trained on."""
+
+import pathlib
+
+from gr_jax import processes
+from gr_jax.data.loader_checks import used_rates
+from gr_jax.data.preparation_settings import path_sha256
+from gr_jax.data.ranked_lists import DrawnLists, join_rankings
+from gr_jax.ranking.teacher_files import read_rankings
+from gr_jax.training import shares
+
+
+def hashes(settings) -> dict[str, str]:
+  """{'lists': SHA-256} of the rankings of a run; nothing without.
+
+  Args:
+    settings: run_settings.RunSettings.
+  """
+  if not settings.lists.path:
+    return {}
+  # A path that is not there has a better message where it is read.
+  path = pathlib.Path(settings.lists.path)
+  return {'lists': path_sha256(path)} if path.exists() else {}
+
+
+def drawn_lists(settings, prepared, texts, mesh):
+  """What adds lists to batches; None for a run without.
+
+  Args:
+    settings: run_settings.RunSettings.
+    prepared: data.prepared.PreparedData.
+    texts: run_texts.Texts.
+    mesh: whose devices share a batch.
+  """
+  if not settings.lists.path:
+    return None
+  rankings = {
+    ranking.query_id: (ranking.document_ids, ranking.scores)
+    for ranking in read_rankings(settings.lists.path)
+  }
+  used = used_rates(prepared, settings.loader.rates)
+  found, counts = join_rankings(prepared, rankings, settings.lists, used)
+  for name, (listed, total) in counts.items():
+    processes.say(f'{listed:,} of {total:,} {name!r} queries have lists')
+  dense = settings.teaching.dense_weight
+  return DrawnLists(
+    found,
+    sorted(prepared.sources),
+    settings.lists,
+    shares.rows_of(mesh, settings.loader.batch_size),
+    texts.frozen.documents if dense else None,
+  )
