@@ -19,6 +19,7 @@ from gr_jax import (
   run_settings,
   train,
 )
+from gr_jax.data.collection import Collection
 from gr_jax.evaluate import evaluate
 from gr_jax.models.retriever import Retriever
 from gr_jax.training import initial
@@ -123,6 +124,61 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
   documents = states[0].usage['usage']['documents']
   assert np.all(np.asarray(documents) >= 0)
   jax.tree.map(np.testing.assert_array_equal, *states)
+
+
+def test_a_trained_run_follows_a_teacher(trained, tmp_path):
+  """Whose order nothing else tells: by the names of animals, then of places."""
+  base_dir, base = trained
+  documents = Collection(base.data_dir).document_index()
+  path = tmp_path / 'rankings.jsonl'
+  lines = []
+  for query in Collection(base.data_dir).queries():
+    own = query.id.rpartition('-')[0]
+    ranked = [own, *(name for name in sorted(documents) if name != own)][:21]
+    scores = [float(-place) for place in range(len(ranked))]
+    lines.append(
+      {'query_id': query.id, 'document_ids': ranked, 'scores': scores}
+    )
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  distilled = settings(
+    base_dir.parent,
+    'STEPS=60',
+    f'RunSettings.encoder_weights=run:{base_dir}',
+    f'RunSettings.trained_run={base_dir}',
+    'RunSettings.lists=@ListSettings()',
+    f'ListSettings.path={path}',
+    'ObjectiveSettings.distillation=1.0',
+    'CodeDecoderConfig.correction=1.0',
+    'LoaderSettings.rates={"labelled": 1.0}',
+    'TrainingSettings.dense_fraction=0.0',
+    'TrainingSettings.settled_fraction=1.0',
+    'TrainingSettings.settled_rounds=0',
+  )
+  distilled = dataclasses.replace(
+    distilled, run_dir=str(tmp_path / 'run'), cache_dir=str(base_dir)
+  )
+  train.train(distilled, tmp_path / 'run')
+  logs = read_jsonl(tmp_path / 'run' / 'logs')
+  losses = [line['margin_rank'] for line in logs if 'margin_rank' in line]
+  assert losses[-1] < 0.7 * losses[0], losses
+  before, after = (
+    flat(Checkpoints(folder / 'checkpoints').restore_params(step))
+    for folder, step in ((base_dir, 160), (tmp_path / 'run', 60))
+  )
+  np.testing.assert_array_equal(
+    before['identifiers/table'], after['identifiers/table']
+  )
+  assert not np.array_equal(
+    before['indexer/codebooks'], after['indexer/codebooks']
+  )
+  # Vectors stand still, so encoder and projection do.
+  for name in before:
+    if name.startswith(('encoder/', 'projection/')):
+      np.testing.assert_array_equal(before[name], after[name], err_msg=name)
+  # Other rankings do not go on with it.
+  path.write_text(path.read_text().replace('-20.0', '-21.0'))
+  with pytest.raises(UserError, match='lists'):
+    train.train(distilled, tmp_path / 'run')
 
 
 def whole_state(run, checkpoints):
