@@ -32,6 +32,21 @@ def drawn_lists(settings, prepared, texts, mesh):
     texts: run_texts.Texts.
     mesh: whose devices share a batch.
   """
+  rows = shares.rows_of(mesh, settings.loader.batch_size)
+  dense = settings.teaching.dense_weight
+  documents_NE = texts.frozen.documents if dense else None
+  return lists_of_rows(settings, prepared, rows, documents_NE)
+
+
+def lists_of_rows(settings, prepared, rows, documents_NE=None):
+  """The same for some rows of each batch.
+
+  Args:
+    settings: run_settings.RunSettings.
+    prepared: data.prepared.PreparedData.
+    rows: places in the batch that this process reads.
+    documents_NE: vectors that dense scores are made from, None for none.
+  """
   if not settings.lists.path:
     return None
   rankings = {
@@ -42,11 +57,5 @@ def drawn_lists(settings, prepared, texts, mesh):
   found, counts = join_rankings(prepared, rankings, settings.lists, used)
   for name, (listed, total) in counts.items():
     processes.say(f'{listed:,} of {total:,} {name!r} queries have lists')
-  dense = settings.teaching.dense_weight
-  return DrawnLists(
-    found,
-    sorted(prepared.sources),
-    settings.lists,
-    shares.rows_of(mesh, settings.loader.batch_size),
-    texts.frozen.documents if dense else None,
-  )
+  sources = sorted(prepared.sources)
+  return DrawnLists(found, sources, settings.lists, rows, documents_NE)

@@ -28,6 +28,9 @@ class _Listing:
     outputs = super()._with_optional(
       outputs, batch, queries, pooled_BE, temperature
     )
+    if 'list_index' not in batch:
+      # As those that are evaluated.
+      return outputs
     fields = {
       name: getattr(outputs, name)
       for name in RetrieverOutput.__dataclass_fields__

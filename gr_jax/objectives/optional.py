@@ -36,8 +36,9 @@ def optional_criteria(outputs, documents_B, sizes, temperature):
       codes.probs_BLK, documents_B, sizes, *outputs.queue_codes
     ),
     'sharpness': lambda: sharpness_loss(codes.probs_BLK),
-    'distillation': lambda: distillation_loss(outputs.lists),
   }
+  if getattr(outputs, 'lists', None) is not None:
+    criteria['distillation'] = lambda: distillation_loss(outputs.lists)
   if outputs.uncertainty is None:
     return criteria
   # In place of the plain criterion of that name.

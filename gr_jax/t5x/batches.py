@@ -15,10 +15,17 @@ import numpy as np
 from clu.data import dataset_iterator
 from t5x import utils
 
+from gr_jax import run_lists
 from gr_jax.data import loader
 from gr_jax.t5x import run
 
-_READ = ('query_tokens', 'document_tokens', 'document_index')
+_READ = (
+  'query_tokens',
+  'document_tokens',
+  'document_index',
+  'list_index',
+  'list_scores',
+)
 
 
 def task_batches(
@@ -53,11 +60,16 @@ def prepared_batches(
   """
   del feature_converter_cls
   settings, prepared = run.opened(run_dir)
-  settings = dataclasses.replace(settings.loader, batch_size=cfg.batch_size)
+  loading = dataclasses.replace(settings.loader, batch_size=cfg.batch_size)
   # T5X lays the parts of its processes one behind the other.
   rows_SR = np.arange(cfg.batch_size).reshape(num_shards, -1)
+  rows = rows_SR[shard_id]
   make = functools.partial(
-    loader.batches, prepared, settings, rows_SR[shard_id]
+    loader.batches,
+    prepared,
+    loading,
+    rows,
+    lists=run_lists.lists_of_rows(settings, prepared, rows),
   )
   return LoaderIterator(make)
 
@@ -127,4 +139,4 @@ class LoaderIterator(dataset_iterator.DatasetIterator):
     self._batches.set_state(json.loads(pathlib.Path(filename).read_text()))
 
   def _read(self, batch):
-    return {name: batch[name] for name in _READ}
+    return {name: batch[name] for name in _READ if name in batch}

@@ -17,6 +17,7 @@ from flax.linen import partitioning
 from gr_jax.decoding.beam import Rules
 from gr_jax.indexers.interface import given
 from gr_jax.indexers.static import StaticConfig
+from gr_jax.models.listing import listing
 from gr_jax.models.retriever import Retriever
 from gr_jax.objectives.weighted_sum import objective
 from gr_jax.retrieval.program import decoded, expand_buckets
@@ -56,6 +57,11 @@ class RetrieverModel:
         'hard negatives are mined by gr_jax.train alone: set '
         'LoaderSettings.hard_negatives = 0 for T5X'
       )
+    if settings.teaching.dense_weight:
+      raise UserError(
+        'T5X reads no vectors of listed documents: set '
+        'DistillationSettings.dense_weight = 0'
+      )
     if settings.training.accumulate != 1:
       raise UserError(
         'T5X adds gradients of microbatches, in which in-batch criteria see '
@@ -66,6 +72,8 @@ class RetrieverModel:
     self.stage = stage
     self.places = min(places, documents)
     self.module = Retriever(settings.model, settled=stage == 'settled')
+    if settings.lists.path:
+      self.module = listing(self.module, settings.teaching)
     self._identifiers = identifiers
     self._trie = CurrentTrie(settings.model.code_sizes)
 
@@ -193,10 +201,11 @@ class RetrieverModel:
     pooled = functools.partial(
       self.module.apply, {'params': params}, method='backbone'
     )
+    kept = ('document_index', 'list_index', 'list_scores')
     return {
       'query_vectors': pooled(batch['query_tokens']).pooled_BE,
       'document_vectors': pooled(batch['document_tokens']).pooled_BE,
-      'document_index': batch['document_index'],
+      **{name: batch[name] for name in kept if name in batch},
     }
 
   def predict_batch(self, params, batch, rng=None, flax_mutables=None):

@@ -158,7 +158,7 @@ class _Opened:
   """A run, its examples, and its state at step 0."""
 
   def __init__(self, settings, run_dir):
-    from gr_jax import run_folder
+    from gr_jax import run_folder, run_lists
     from gr_jax.models.retriever import Retriever
     from gr_jax.training import initial
     from gr_jax.training.stages import stage_optimizers
@@ -173,7 +173,7 @@ class _Opened:
       len(self.prepared.document_ids),
       stage_optimizers(settings.training)['dense'],
     )
-    self.hashes = self.prepared.hashes() | hashes
+    self.hashes = self.prepared.hashes() | hashes | run_lists.hashes(settings)
 
   def state(self):
     """The state of the last checkpoint, or the first one."""
