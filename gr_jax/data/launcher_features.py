@@ -1,13 +1,14 @@
 """Task features of launchers that train on Tasks themselves, as T5X does."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import seqio
 import tensorflow as tf
 
 from gr_jax.data.seqio_features import (
+  ORDER_BITS,
   TEXT_SIGNATURE,
   ShardedTextSource,
   as_string,
@@ -133,4 +134,43 @@ def for_launcher(task: seqio.Task, ids: DocumentIds) -> seqio.Task:
 def _add_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
   return dataset.map(
     lambda example: example | {'targets': example['document_index'][None]}
+  )
+
+
+def list_features() -> dict[str, seqio.Feature]:
+  """Features of the lists that `add_lists` adds."""
+  vocabulary = seqio.PassThroughVocabulary(size=1)
+  return {
+    name: seqio.Feature(vocabulary, add_eos=False, dtype=dtype)
+    for name, dtype in (('list_index', tf.int32), ('list_scores', tf.float32))
+  }
+
+
+def add_lists(
+  dataset: tf.data.Dataset, lists: Callable, size: int, shard: int
+) -> tf.data.Dataset:
+  """Adds the lists that a teacher has ranked; leaves out what has none.
+
+  Args:
+    dataset: with 'order', as ShardedTextSource numbers examples.
+    lists: number of an example -> int32 documents and float32 scores, both of
+      length M or empty.
+    size: M.
+    shard: examples of a shard.
+  """
+
+  def add(example):
+    order = example['order']
+    of_shard = 1 << ORDER_BITS
+    number = order // of_shard * shard + order % of_shard
+    # Not stateful: it gives the same for the same number.
+    index_M, scores_M = tf.numpy_function(
+      lists, [number], [tf.int32, tf.float32], stateful=False
+    )
+    index_M.set_shape([None])
+    scores_M.set_shape([None])
+    return example | {'list_index': index_M, 'list_scores': scores_M}
+
+  return dataset.map(add).filter(
+    lambda example: tf.equal(tf.size(example['list_index']), size)
   )
