@@ -109,6 +109,8 @@ setuptools.setup(
     'plots': ['matplotlib>=3.10,<4'],
     # Only the parity tests import these.
     'parity': ['torch>=2.8', 'transformers>=5'],
+    # A causal language model on this machine that writes queries.
+    'instruction': ['torch>=2.8', 'transformers>=5'],
     # Looks for inputs that break fuzz/; the tests run the same targets on
     # bytes of hypothesis. 3 is built for Python 3.11 to 3.13.
     'fuzz': ['atheris>=3,<4'],

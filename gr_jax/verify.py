@@ -1,4 +1,4 @@
-"""Checks every byte of checkpoints, indexes, prepared examples and rankings.
+"""Checks every byte of checkpoints, indexes, examples, rankings and queries.
 
 python -m gr_jax.verify runs/NAME [PATH ...]
 python -m gr_jax.verify runs/NAME --drop_damaged
@@ -53,8 +53,8 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
   """Checks all that lies at a path.
 
   Args:
-    path: a run or a folder of runs, checkpoints, an index, prepared examples or
-      rankings of a teacher.
+    path: a run or a folder of runs, checkpoints, an index, prepared examples,
+      rankings of a teacher or pseudo-queries.
 
   Raises:
     UserError: there is none of these.
@@ -65,8 +65,9 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
     what = 'it is a file' if path.is_file() else 'there is none'
     what = 'it holds none of them' if path.is_dir() else what
     raise UserError(
-      f'{path}: expected a run, checkpoints, an index, prepared examples or '
-      f'rankings; {what}{near_miss(path.name, [p.name for p in there])}'
+      f'{path}: expected a run, checkpoints, an index, prepared examples, '
+      f'rankings or pseudo-queries; {what}'
+      f'{near_miss(path.name, [p.name for p in there])}'
     )
   for checker, folder in found:
     yield checker(folder)
@@ -85,6 +86,8 @@ def _parts(path: pathlib.Path, depth: int):
     yield _prepared, path
   elif (path / _MANIFEST).is_file() and any(path.glob('*.done.json')):
     yield _rankings, path
+  elif any(path.glob('queries-*.jsonl.gz')):
+    yield _pseudo_queries, path
   elif path.is_dir() and depth:
     for inner in sorted(path.iterdir()):
       # What has a dot in front is being made, or a lock.
@@ -148,6 +151,13 @@ def _rankings(folder: pathlib.Path) -> Checked:
 
   files, damaged = damaged_files(folder)
   return Checked('rankings', folder, _sizes(files), damaged)
+
+
+def _pseudo_queries(folder: pathlib.Path) -> Checked:
+  from gr_jax.data.pseudo_query_folder import damaged_files
+
+  files, damaged = damaged_files(folder)
+  return Checked('pseudo-queries', folder, _sizes(files), damaged)
 
 
 def drop_damaged(found: Sequence[Checked]) -> list[str]:

@@ -77,7 +77,21 @@ TABLE = {
     'index',
     'data',
   },
-  'querygen': {'types', 'models', 'data'},
+  # BM25, sentence encoders and cross-encoders judge what is generated.
+  'querygen': {
+    'types',
+    'checksums',
+    'locks',
+    'processes',
+    'progress',
+    'settings',
+    'data',
+    'models',
+    'training',
+    'retrieval',
+    'evaluation',
+    'ranking',
+  },
   # Teachers are all kinds of rankers, and what they rank comes from others.
   'ranking': {
     'types',
@@ -138,8 +152,8 @@ RESERVED = {
   'ir_measures': ('gr_jax/evaluation/', 'tasks/'),
   'bm25s': ('gr_jax/evaluation/',),
   't5x': ('gr_jax/t5x/', _PEER),
-  'torch': ('tests/',),
-  'transformers': ('tests/',),
+  'torch': ('gr_jax/querygen/instruction.py', 'tests/'),
+  'transformers': ('gr_jax/querygen/instruction.py', 'tests/'),
 }
 # Seconds and hundreds of megabytes: training and search never pay for these.
 HEAVY = {

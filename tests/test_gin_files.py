@@ -17,6 +17,7 @@ from gr_jax import (
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.indexers.static import CLUSTERINGS, NUMBERINGS, StaticConfig
 from gr_jax.models.t5_sizes import T5_SIZES, t5_config
+from gr_jax.querygen import query_settings
 
 ROOT = pathlib.Path(__file__).parent.parent
 RUNS = sorted(
@@ -31,7 +32,7 @@ INDEXERS = sorted(
   path.relative_to(ROOT).as_posix()
   for path in (ROOT / 'gin' / 'indexers').rglob('*.gin')
 )
-configuration.register(ComparisonSettings)
+configuration.register(ComparisonSettings, *query_settings.SETTINGS)
 
 
 @pytest.mark.parametrize('path', RUNS)
@@ -110,6 +111,16 @@ def test_experiment_files_build_with_all_their_runs(path, tmp_path):
     dataclasses.replace(comparison, folder=str(tmp_path), data_dirs=anywhere)
   )
   assert runs and not [run.refused for run in runs if run.refused]
+
+
+def test_the_file_of_query_generation_builds():
+  configuration.parse(
+    ['gin/querygen/default.gin'], ['DATA_DIR=somewhere', 'OUTPUT=runs/pseudo']
+  )
+  asked = configuration.build(query_settings.QueryGenerationSettings)
+  assert (asked.data_dir, asked.output) == ('somewhere', 'runs/pseudo')
+  data = json.loads(json.dumps(settings.to_json(asked)))
+  assert settings.from_json(data) == asked
 
 
 def test_there_are_run_files():

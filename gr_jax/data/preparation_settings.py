@@ -41,7 +41,8 @@ class PreparationSettings:
     span_words_max: words of a random span at most.
     extractive_per_document: extractive pseudo-queries of each document.
     pseudo_queries: JSON lines file, {"_id": document, "queries": [...]} or
-      {"document_id": ..., "query": ...} a line; empty when there is none.
+      {"document_id": ..., "query": ...} a line; or a folder of such files that
+      gr_jax.generate_queries wrote. Empty when there is none.
     max_bad_records: records that may be left out and listed.
     seed: of the random spans and phrases.
     documents_per_shard: documents (or labelled queries) of one output file.

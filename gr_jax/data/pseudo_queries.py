@@ -1,4 +1,4 @@
-"""Queries that were generated for documents, brought in a file of their own.
+"""Queries that were generated for documents, in a file or folder of their own.
 
 Each line is {"_id": document id, "queries": [text, ...]} or
 {"document_id": document id, "query": text}.
@@ -7,6 +7,7 @@ Each line is {"_id": document id, "queries": [text, ...]} or
 import pathlib
 from collections.abc import Callable, Container, Iterator
 
+from gr_jax.data.pseudo_query_folder import whole_files
 from gr_jax.data.records import (
   BadRecordError,
   UnreadableFileError,
@@ -25,7 +26,8 @@ def read_pseudo_queries(
   """Yields (document id, query) in the order of the file.
 
   Args:
-    path: the JSON lines file, plain or gzip.
+    path: the JSON lines file, plain or gzip; or a folder that
+      gr_jax.generate_queries wrote, whose files are checked and read in order.
     document_ids: ids that queries may lead to.
     refuse: called with file, line and reason for each bad record; returns
       when the record may be skipped.
@@ -34,9 +36,13 @@ def read_pseudo_queries(
     Document id and query text.
 
   Raises:
-    UserError: when the file cannot be read.
+    UserError: when the file cannot be read, or is not as it was written.
   """
   path = pathlib.Path(path)
+  if path.is_dir():
+    for file in whole_files(path):
+      yield from read_pseudo_queries(file, document_ids, refuse)
+    return
   if not path.is_file():
     raise UserError(f'{path}: expected a file of pseudo-queries; none is there')
   try:

@@ -1,0 +1,38 @@
+"""Random documents with their queries, for a person to look at."""
+
+import pathlib
+import random
+from collections.abc import Iterator
+
+from gr_jax.data.collection import Collection
+from gr_jax.data.pseudo_queries import read_pseudo_queries
+from gr_jax.types import document_text
+
+_SHOWN = 300
+
+
+def sample_lines(
+  data_dir: str | pathlib.Path, queries: pathlib.Path, count: int, seed: int
+) -> Iterator[str]:
+  """Yields the lines that show random documents and all their queries.
+
+  Args:
+    data_dir: of the collection.
+    queries: file or folder of pseudo-queries.
+    count: documents at most.
+    seed: of the draw.
+  """
+  collection = Collection(data_dir)
+  of_document: dict[str, list[str]] = {}
+  pairs = read_pseudo_queries(
+    queries, collection.document_index(), collection.refuse
+  )
+  for document_id, query in pairs:
+    of_document.setdefault(document_id, []).append(query)
+  names = random.Random(seed).sample(
+    sorted(of_document), min(count, len(of_document))
+  )
+  for document in collection.documents():
+    if document.id in names:
+      yield f'\n{document.id}: {document_text(document)[:_SHOWN]}'
+      yield from (f'  - {query}' for query in of_document[document.id])
