@@ -126,6 +126,10 @@ class Collection(RecordFiles):
     except UnreadableFileError as error:
       raise UserError(f'{path}:{error.line}: {error}') from error
 
+  def text_files(self) -> list[pathlib.Path]:
+    """The files of documents and, where there are any, of queries."""
+    return [path for path in (self._corpus, self._queries) if path]
+
   def corpus_sha256(self) -> str:
     """Hash of the corpus file as it lies on disk."""
     return file_sha256(self._corpus)
