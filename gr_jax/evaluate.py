@@ -42,6 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     help='random_ids, dense_only or both with a comma; trained when missing',
   )
   parser.add_argument(
+    '--near_training',
+    choices=('words', 'vectors'),
+    help='shows the half of the queries that is nearer to a training query and '
+    'the other apart, by shared words or by the vectors of the run',
+  )
+  parser.add_argument(
     '--output',
     metavar='PATH',
     help='default: results.json in the run folder, results.SPLIT.json for a '
@@ -152,6 +158,34 @@ def _setting(settings, data_dir, split, command, collection, how):
   )
 
 
+def _groups(index, index_path, asked, scored, settings, collection, near, how):
+  """Which queries are shown apart.
+
+  Args:
+    index: what is judged.
+    index_path: of it.
+    asked: queries and judgements.
+    scored: ids of the queries that have scores.
+    settings: of the run.
+    collection: with the training queries.
+    near: 'words', 'vectors', or '' to tell none apart by training queries.
+    how: it is searched.
+  """
+  from gr_jax.evaluation import near_far, seen_new
+  from gr_jax.retrieval.opening import open_searcher
+
+  groups = dict(seen_new.query_groups(index, asked.judgements, scored))
+  if near:
+    split = settings.preparation.train_split
+    trained = near_far.training_queries(collection, split)
+    texts = {query.id: query.text for query in asked.queries}
+    encode = None
+    if near == near_far.VECTORS:
+      encode = open_searcher(index_path, settings=how).encode
+    groups |= near_far.halves([texts[name] for name in scored], trained, encode)
+  return groups
+
+
 def evaluate(
   run_dir: pathlib.Path,
   split: str = 'test',
@@ -162,6 +196,7 @@ def evaluate(
   command: str = '',
   changes: Mapping[str, int | float | str] | None = None,
   data_dir: pathlib.Path | None = None,
+  near_training: str = '',
 ) -> dict[str, object]:
   """Measures all systems on a split, prints the table, writes the files.
 
@@ -175,13 +210,15 @@ def evaluate(
     command: what results.json names as its origin.
     changes: fields of SearchSettings that differ from what the index saved.
     data_dir: another folder than the run was trained on.
+    near_training: 'words' or 'vectors' to show queries near to training queries
+      apart.
 
   Returns:
     The contents of results.json.
   """
   from gr_jax import run_folder, run_settings
   from gr_jax.data.collection import Collection
-  from gr_jax.evaluation import judging, report, seen_new
+  from gr_jax.evaluation import judging, report
   from gr_jax.evaluation.identifiers import identifier_statistics
   from gr_jax.index.reader import load_index
   from gr_jax.retrieval.opening import saved_search
@@ -202,9 +239,10 @@ def evaluate(
   rows = judging.judge(systems, asked, run_dir / 'runs', batch)
   setting = _setting(settings, data_dir, split, command, collection, how)
   id_space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
-  groups = seen_new.query_groups(
-    index, asked.judgements, rows[0].scores.query_ids
-  )
+  groups = _groups(
+    index, index_path, asked, rows[0].scores.query_ids, settings, collection,
+    near_training, how,
+  )  # fmt: skip
   print(report.table(setting, rows, id_space, groups))
   results = report.results(setting, rows, id_space, groups)
   default = 'results.json' if split == 'test' else f'results.{split}.json'
@@ -236,6 +274,7 @@ def main(arguments: list[str]) -> int:
     'python -m gr_jax.evaluate ' + shlex.join(arguments),
     search.search_changes(flags),
     pathlib.Path(flags.data_dir) if flags.data_dir else None,
+    flags.near_training or '',
   )
   return 0
 

@@ -34,6 +34,18 @@ _HEADINGS = (
 )
 
 
+# Groups of queries that halve them, and what their table says.
+_HALVES = ('near', 'far')
+_SEEN_HEAD = (
+  'Queries by whether training saw their relevant documents (mixed: some of '
+  'them)'
+)
+_HALVES_HEAD = (
+  'Queries by how near they are to a query that was trained on: the nearer '
+  'half and the other'
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Setting:
   """What was measured, on what, by which command.
@@ -156,7 +168,7 @@ def results(
     setting: what was measured.
     systems: rows of the table, which answered the same queries.
     id_space: of the main run's index.
-    groups: of queries, see seen_new.query_groups.
+    groups: of queries, see seen_new.query_groups and near_far.halves.
 
   Returns:
     Plain values, ready for JSON.
@@ -240,10 +252,25 @@ def _share_line(systems: Sequence[Measured], documents: int) -> list[str]:
 def _group_lines(
   systems: Sequence[Measured], groups: Mapping[str, np.ndarray]
 ) -> list[str]:
+  """The tables of groups, for each way of telling queries apart."""
+  seen = {name: groups[name] for name in groups if name not in _HALVES}
+  halves = {name: groups[name] for name in groups if name in _HALVES}
+  return [
+    *_grouping_lines(systems, seen, _SEEN_HEAD, 'relevant documents'),
+    *_grouping_lines(systems, halves, _HALVES_HEAD, 'training queries'),
+  ]
+
+
+def _grouping_lines(
+  systems: Sequence[Measured],
+  groups: Mapping[str, np.ndarray],
+  head: str,
+  column: str,
+) -> list[str]:
   """The measures of each group, and what is reached of exact dense search."""
   if not groups:
     return []
-  rows = [['relevant documents', 'queries', *_HEADINGS[: 1 + len(NAMES)]]]
+  rows = [[column, 'queries', *_HEADINGS[: 1 + len(NAMES)]]]
   shares = []
   ours, dense = _ours(systems), _best_dense(systems)
   for group, mask_B in groups.items():
@@ -257,10 +284,6 @@ def _group_lines(
       shares.append(
         f'{group}: {GR_JAX} reaches {reached:.1%} of the R@10 of {dense.name}.'
       )
-  head = (
-    'Queries by whether training saw their relevant documents (mixed: some of '
-    'them)'
-  )
   return [head, '', *_align(rows), '', *shares, '']
 
 
@@ -294,7 +317,7 @@ def table(
     setting: what was measured.
     systems: rows of the table, which answered the same queries.
     id_space: of the main run's index.
-    groups: of queries, see seen_new.query_groups.
+    groups: of queries, see seen_new.query_groups and near_far.halves.
 
   Returns:
     Lines without a last newline.

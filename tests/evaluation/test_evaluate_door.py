@@ -50,6 +50,22 @@ def run_dir(tmp_path):
   return folder
 
 
+@pytest.mark.parametrize('by', ['words', 'vectors'])
+def test_queries_near_to_those_of_training_are_shown_apart(run_dir, capsys, by):
+  toy = run_dir.parent / 'toy' / 'qrels'
+  judged = (toy / 'test.tsv').read_text().splitlines()
+  (toy / 'train.tsv').write_text('\n'.join(judged[:3]) + '\n')
+  found = evaluate.evaluate(run_dir, batch=8, near_training=by)
+  groups = found['groups']
+  assert list(groups) == ['near', 'far']
+  assert groups['far']['queries'] == found['queries'] // 2
+  assert sum(group['queries'] for group in groups.values()) == found['queries']
+  assert 'the nearer half' in capsys.readouterr().out
+  (toy / 'train.tsv').write_text(judged[0] + '\n')
+  with pytest.raises(UserError, match='judges no query'):
+    evaluate.evaluate(run_dir, batch=8, near_training=by)
+
+
 def test_the_table_and_its_files(run_dir, capsys):
   # Neither the clock nor the baseline depends on the retriever, which is
   # untrained: what is tested is what is counted and written.

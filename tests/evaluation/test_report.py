@@ -145,6 +145,15 @@ def test_groups_of_queries_have_rows_of_their_own():
   assert rest == [' '.join(line.split()) for line in plain]
 
 
+def test_near_and_far_queries_have_a_table_of_their_own():
+  halves = {'near': GROUPS['seen'], 'far': GROUPS['new']}
+  alone = report.table(SETTING, SYSTEMS, ID_SPACE, halves)
+  assert 'training saw' not in alone
+  assert 'far: gr_jax reaches 88.9%' in alone
+  both = report.table(SETTING, SYSTEMS, ID_SPACE, {**GROUPS, **halves})
+  assert both.index('training saw') < both.index('trained on: the nearer half')
+
+
 def test_results_hold_the_groups():
   found = report.results(SETTING, SYSTEMS, ID_SPACE, GROUPS)['groups']
   assert list(found) == ['seen', 'new']
