@@ -142,7 +142,7 @@ def _vectors(texts, encoder):
     return word_vectors(texts)
   from gr_jax.ranking.dense import open_encoder
 
-  return open_encoder(encoder).vectors(texts)
+  return open_encoder(encoder).queries(texts)
 
 
 def _write(collection, output, how, divided, ids=None) -> list[dict]:

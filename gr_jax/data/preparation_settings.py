@@ -36,6 +36,9 @@ class PreparationSettings:
       it, 'extractive' pseudo-queries (title, sentences, phrases), and
       'pseudo' ones that are read from `pseudo_queries`.
     train_split: the split whose judgements label queries.
+    control_field: of the metadata of queries, as 'language': labelled queries
+      that have it begin with its value, so that a query generator learns what
+      the value asks for (GeneratorSource.query_language). '' for none.
     spans_per_document: random spans of each document.
     span_words_min: words of a random span at least.
     span_words_max: words of a random span at most.
@@ -63,6 +66,7 @@ class PreparationSettings:
   document_length: int = 192
   sources: tuple[str, ...] = ('labelled', 'document', 'spans', 'extractive')
   train_split: str = TRAIN_SPLIT
+  control_field: str = ''
   spans_per_document: int = 8
   span_words_min: int = 4
   span_words_max: int = 24
@@ -170,6 +174,9 @@ def inputs_hash(settings: PreparationSettings) -> str:
     for key, value in dataclasses.asdict(settings).items()
     if key not in (*WHERE, *_PATHS)
   }
+  # As it was before there was such a field.
+  if not settings.control_field:
+    del effective['control_field']
   path = vocabulary_path(settings.vocabulary)
   if path is not None:
     effective['vocabulary'] = path_sha256(path)

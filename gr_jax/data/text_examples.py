@@ -16,7 +16,7 @@ from gr_jax.data.preparation_settings import (
   inputs_hash,
 )
 from gr_jax.data.pseudo_queries import read_pseudo_queries
-from gr_jax.types import Document, document_text
+from gr_jax.types import Document, Query, document_text
 
 # The kind that holds each document once, without a query.
 CORPUS = 'corpus'
@@ -107,7 +107,11 @@ class TextExamples:
 
   @functools.cached_property
   def _queries(self) -> dict[str, str]:
-    return {query.id: query.text for query in self._collection.queries()}
+    field = self.plan.settings.control_field
+    return {
+      query.id: controlled(query, field) if field else query.text
+      for query in self._collection.queries()
+    }
 
   def _labelled(self) -> Iterator[TextExample]:
     split = self.plan.settings.train_split
@@ -147,6 +151,19 @@ class TextExamples:
       for number, query in enumerate(_queries_of(document, kind, settings)):
         name = f'{document.id}:{kind}:{number}'
         yield TextExample(name, query, document.id, index)
+
+
+def control_prefix(value: object) -> str:
+  """What a query begins with whose control field has a value."""
+  return f'{value}:'
+
+
+def controlled(query: Query, field: str) -> str:
+  """A query's text after the value of a field, where it has the field."""
+  value = query.metadata.get(field)
+  if value is None:
+    return query.text
+  return f'{control_prefix(value)} {query.text}'
 
 
 def _queries_of(

@@ -17,6 +17,7 @@ from gr_jax.querygen.query_settings import (
   BM25,
   ExtractiveSource,
   FileSource,
+  GeneratorSource,
   InstructionSource,
   QueryGenerationSettings,
   RoundTripSettings,
@@ -24,7 +25,7 @@ from gr_jax.querygen.query_settings import (
 from gr_jax.querygen.relevance import Relevance
 from gr_jax.querygen.round_trip import RoundTrip
 from gr_jax.querygen.sanity import Sanity
-from gr_jax.querygen.sources import Extracts, open_file
+from gr_jax.querygen.sources import Extracts, Generated, open_file
 from gr_jax.querygen.words import Frequencies
 from gr_jax.types import Query, UserError, document_text
 
@@ -115,6 +116,12 @@ def _source(
   asked, settings: QueryGenerationSettings, corpus: Corpus
 ) -> Source | None:
   """A source, None for one that names nothing to read."""
+  if isinstance(asked, GeneratorSource):
+    if not asked.run:
+      return None
+    from gr_jax.querygen.generator import load_generator
+
+    return Generated(load_generator(asked.run), asked, settings.seed)
   if isinstance(asked, ExtractiveSource):
     frequencies = corpus.frequencies if asked.phrases else None
     return Extracts(asked, settings.seed, frequencies)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from gr_jax.querygen.sampling import SamplingSettings
 from gr_jax.types import UserError, check_option, check_range
 
 _INFINITY = float('inf')
@@ -9,6 +10,23 @@ _SHARE = (0.0, 1.0 + 1e-9)
 _COUNT = (0, _INFINITY)
 BM25, DENSE = 'bm25', 'dense'
 WORDS, CHARACTERS = 'words', 'characters'
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorSource:
+  """Queries that a model of gr_jax.train_text writes.
+
+  Attributes:
+    run: folder of the run that trained it; '' leaves the source out.
+    sampling: how queries are drawn.
+    query_language: value of the field that PreparationSettings.control_field
+      names, for a generator that was trained with one: queries are written as
+      after it. '' for none.
+  """
+
+  run: str = ''
+  sampling: SamplingSettings = SamplingSettings()
+  query_language: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,9 +289,9 @@ class QueryGenerationSettings:
 
   data_dir: str
   output: str
-  sources: tuple[FileSource | ExtractiveSource | InstructionSource, ...] = (
-    ExtractiveSource(),
-  )
+  sources: tuple[
+    GeneratorSource | FileSource | ExtractiveSource | InstructionSource, ...
+  ] = (ExtractiveSource(),)
   sanity: SanitySettings = SanitySettings()
   duplicates: DuplicateSettings = DuplicateSettings()
   leaks: LeakSettings = LeakSettings()
@@ -293,6 +311,8 @@ class QueryGenerationSettings:
 
 
 SETTINGS = (
+  SamplingSettings,
+  GeneratorSource,
   FileSource,
   ExtractiveSource,
   InstructionSource,

@@ -1,20 +1,83 @@
-"""What gives queries: files, the document's own text."""
+"""What gives queries: generators, files, the document's own text."""
 
 import hashlib
 import pathlib
 from collections.abc import Sequence
+from typing import Protocol
 
 from gr_jax.checksums import file_sha256
 from gr_jax.data.collection import Collection
 from gr_jax.data.extractive import extractive_queries, random_spans
 from gr_jax.data.pseudo_queries import read_pseudo_queries
 from gr_jax.data.pseudo_query_folder import MANIFEST
+from gr_jax.data.text_examples import control_prefix
 from gr_jax.querygen.candidates import Candidate
 from gr_jax.querygen.key_phrases import key_phrases
 from gr_jax.querygen.query_files import open_line_file, samples_of
-from gr_jax.querygen.query_settings import ExtractiveSource, FileSource
+from gr_jax.querygen.query_settings import (
+  ExtractiveSource,
+  FileSource,
+  GeneratorSource,
+)
+from gr_jax.querygen.sampling import SamplingSettings
 from gr_jax.querygen.words import Frequencies
 from gr_jax.types import Document, UserError, document_text
+
+
+class Writer(Protocol):
+  """A generator, as querygen.generator.Generator is one.
+
+  Attributes:
+    sha256: of its parameters.
+  """
+
+  sha256: str
+
+  def generate(
+    self,
+    documents: Sequence[Document],
+    settings: SamplingSettings,
+    seed: int,
+    prefix: str = '',
+  ) -> Sequence[Sequence[tuple[str, float]]]:
+    """Texts of queries and their log-probabilities, of each document."""
+    ...
+
+
+class Generated:
+  """What a generator writes.
+
+  Attributes:
+    provenance: SHA-256 of the parameters.
+  """
+
+  name = 'generator'
+
+  def __init__(self, generator: Writer, settings: GeneratorSource, seed: int):
+    """Takes the generator.
+
+    Args:
+      generator: that was trained.
+      settings: how it is asked.
+      seed: of all documents.
+    """
+    self._generator, self._settings = generator, settings
+    self._seed = seed
+    language = settings.query_language
+    self._prefix = control_prefix(language) if language else ''
+    self.provenance = generator.sha256
+
+  def queries(
+    self, documents: Sequence[Document], first: int
+  ) -> list[list[Candidate]]:
+    """See candidates.Source."""
+    found = self._generator.generate(
+      documents, self._settings.sampling, self._seed, self._prefix
+    )
+    return [
+      [Candidate(text, self.name, log_prob) for text, log_prob in own]
+      for own in found
+    ]
 
 
 class Extracts:

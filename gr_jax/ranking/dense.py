@@ -45,6 +45,13 @@ class TextEncoder:
   document_length: int
   sha256: str
 
+  def queries(self, texts: Sequence[str]) -> np.ndarray:
+    """[B, D] vectors of texts as queries."""
+    tokens = self.vocabulary.encode_batch(list(texts), self.query_length)
+    return encode_rows(
+      self.encode, tokens, self.query_length, lambda done, share: None
+    )
+
 
 def open_encoder(source: str) -> TextEncoder:
   """Opens a sentence encoder.
@@ -148,10 +155,4 @@ class DenseSearch:
     return exact_top_k(self._queries(queries), self._documents_ND, depth)[0]
 
   def _queries(self, queries: Sequence[Query]) -> np.ndarray:
-    encoder = self._encoder
-    tokens = encoder.vocabulary.encode_batch(
-      [query.text for query in queries], encoder.query_length
-    )
-    return encode_rows(
-      encoder.encode, tokens, encoder.query_length, lambda done, share: None
-    )
+    return self._encoder.queries([query.text for query in queries])

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from gr_jax.data.extractive import extractive_queries, random_spans
+from gr_jax.data.preparation_settings import PreparationSettings, inputs_hash
 from gr_jax.data.pseudo_queries import read_pseudo_queries
+from gr_jax.data.text_examples import TextExamples, make_plan
 from gr_jax.types import Document, UserError
 
 TEXT = 'Cats sleep a lot. Dogs bark at night! Do birds sing?\nYes they do.'
@@ -85,3 +87,32 @@ def test_bad_pseudo_queries_are_refused(tmp_path, row, reason):
   assert reason in str(error.value)
   with pytest.raises(UserError, match='none is there'):
     list(read_pseudo_queries(tmp_path / 'x', {'d1'}, refuse))
+
+
+def test_labelled_queries_begin_with_their_control_field(tmp_path):
+  (tmp_path / 'qrels').mkdir()
+  (tmp_path / 'corpus.jsonl').write_text('{"_id": "d", "text": "a"}\n')
+  rows = [
+    {'_id': 'q1', 'text': 'wie hoch', 'language': 'de'},
+    {'_id': 'q2', 'text': 'how high'},
+  ]
+  (tmp_path / 'queries.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  (tmp_path / 'qrels' / 'train.tsv').write_text(
+    'query-id\tcorpus-id\tscore\nq1\td\t1\nq2\td\t1\n'
+  )
+  found, hashes = {}, set()
+  for field in ('', 'language', 'tongue'):
+    settings = PreparationSettings(
+      data_dir=str(tmp_path), sources=('labelled',), control_field=field
+    )
+    plan = make_plan(settings, tmp_path / 'ids.txt')
+    examples = TextExamples(plan).examples('labelled', 0)
+    found[field] = [example.query for example in examples]
+    hashes.add(inputs_hash(settings))
+  plain = ['wie hoch', 'how high']
+  assert found == {
+    '': plain,
+    'language': ['de: wie hoch', 'how high'],
+    'tongue': plain,
+  }
+  assert len(hashes) == 3

@@ -13,9 +13,11 @@ from gr_jax.querygen.instruction import Instructed, first_line
 from gr_jax.querygen.query_settings import (
   ExtractiveSource,
   FileSource,
+  GeneratorSource,
   InstructionSource,
 )
-from gr_jax.querygen.sources import Extracts, open_file
+from gr_jax.querygen.sampling import SamplingSettings
+from gr_jax.querygen.sources import Extracts, Generated, open_file
 from gr_jax.querygen.words import Frequencies, contains, words
 from gr_jax.types import UserError, document_text
 
@@ -28,6 +30,36 @@ def collection(tmp_path_factory):
 def texts(source, documents, first=0):
   found = source.queries(documents, first)
   return [[candidate.text for candidate in own] for own in found]
+
+
+class Echo:
+  """Writes ids."""
+
+  sha256 = 'abc'
+
+  def generate(self, documents, settings, seed, prefix=''):
+    return [
+      [
+        (f'{prefix}{document.id} {seed} {number}', -1.5)
+        for number in range(settings.queries)
+      ]
+      for document in documents
+    ]
+
+
+def test_generators_are_asked_with_seed_and_language(collection):
+  documents = list(collection.documents())[:2]
+  asked = GeneratorSource('run', SamplingSettings(2), 'de')
+  source = Generated(Echo(), asked, 7)
+  assert source.provenance == 'abc'
+  found = source.queries(documents, 0)
+  assert [candidate.text for candidate in found[1]] == [
+    f'de:{documents[1].id} 7 0',
+    f'de:{documents[1].id} 7 1',
+  ]
+  assert found[0][0].log_probability == -1.5
+  plain = Generated(Echo(), GeneratorSource('run'), 7)
+  assert texts(plain, documents)[0][0] == f'{documents[0].id} 7 0'
 
 
 def lines(documents, number):
