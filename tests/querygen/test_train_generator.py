@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax
 import numpy as np
 import pytest
 import tiny_collection
 
-from gr_jax import run_folder, train_text
+from gr_jax import generate_queries, run_folder, train_text
 from gr_jax.checksums import file_sha256
 from gr_jax.data import prepared, shard_files
 from gr_jax.data.collection import Collection
@@ -18,6 +19,7 @@ from gr_jax.data.preparation_settings import (
   PreparationSettings,
   inputs_hash,
 )
+from gr_jax.data.pseudo_queries import read_pseudo_queries
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
@@ -30,6 +32,7 @@ from gr_jax.training.optimizer import OptimizerSettings
 from gr_jax.training.text_step import TextTrainingSettings
 from gr_jax.types import UserError, document_text
 
+ROOT = pathlib.Path(__file__).parents[2]
 STEPS, SAVED = 200, 180
 QUERY, DOCUMENT = 10, 20
 START, END = 2, 3
@@ -227,3 +230,43 @@ def test_other_settings_do_not_go_on_with_a_run(trained):
   with pytest.raises(UserError, match='pointer was True, is False'):
     run_folder.check_settings(other, folder / 'run')
   run_folder.check_settings(settings, folder / 'run')
+
+
+def generated(folder, output, held_out='()'):
+  door = [
+    '--gin_file=gin/querygen/default.gin',
+    f'--gin.DATA_DIR={folder / "data"}',
+    f'--gin.OUTPUT={output}',
+    f'--gin.GENERATOR={folder / "run"}',
+    '--gin.QueryGenerationSettings.sources=(@GeneratorSource(),)',
+    '--gin.QueryGenerationSettings.documents_per_shard=16',
+    '--gin.SamplingSettings.queries=4',
+    '--gin.SamplingSettings.max_tokens=10',
+    # What was learned is what test asks.
+    f'--gin.LeakSettings.splits={held_out}',
+  ]
+  assert generate_queries.main(door) == 0
+  ids = Collection(folder / 'data').document_index()
+  return list(read_pseudo_queries(output, ids, pytest.fail))
+
+
+def test_the_door_of_pseudo_queries_asks_it(trained, tmp_path, monkeypatch):
+  folder = trained[0]
+  monkeypatch.chdir(ROOT)
+  found = generated(folder, tmp_path / 'out')
+  texts = {query.text for query in Collection(folder / 'data').queries()}
+  own = sum(text in texts for _, text in found)
+  # It draws, and has learned well.
+  assert own >= 0.8 * len(found) > 40
+  for name, text in found:
+    if text in texts:
+      assert set(name.split('-')) <= set(text.split())
+  # As often as one likes.
+  assert generated(folder, tmp_path / 'again') == found
+  files = [
+    sorted(path.read_bytes() for path in (tmp_path / name).iterdir())
+    for name in ('out', 'again')
+  ]
+  assert files[0] == files[1]
+  none = generated(folder, tmp_path / 'none', "('test', 'dev')")
+  assert len(none) < len(found) / 4
