@@ -193,7 +193,7 @@ entry.run_main(generate_queries.main)
 
 def door(folder, output, *more):
   return [
-    '--gin_file=gin/querygen/default.gin',
+    f'--gin_file={ROOT}/gin/querygen/default.gin',
     f'--gin.DATA_DIR={folder}',
     f'--gin.OUTPUT={output}',
     '--gin.RoundTripSettings.top=0',
@@ -328,3 +328,15 @@ def test_bm25_decides_what_stays(folder, tmp_path):
   manifest = pipeline.generate_queries(what)
   steps = {step['stage']: step['queries'] for step in manifest['yield']}
   assert 0 < steps['after round_trip'] < steps['after leaks']
+
+
+@pytest.mark.mesh
+def test_two_processes_share_the_shards(folder, tmp_path):
+  import several_processes
+
+  for count in (1, 2):
+    place = tmp_path / str(count)
+    place.mkdir()
+    command = ['-m', 'gr_jax.generate_queries', *door(folder, place / 'out')]
+    several_processes.run(count, command, place)
+  assert contents(tmp_path / '1' / 'out') == contents(tmp_path / '2' / 'out')
