@@ -186,6 +186,10 @@ def _groups(index, index_path, asked, scored, settings, collection, near, how):
   return groups
 
 
+def _results_name(split: str) -> str:
+  return 'results.json' if split == 'test' else f'results.{split}.json'
+
+
 def evaluate(
   run_dir: pathlib.Path,
   split: str = 'test',
@@ -210,8 +214,7 @@ def evaluate(
     command: what results.json names as its origin.
     changes: fields of SearchSettings that differ from what the index saved.
     data_dir: another folder than the run was trained on.
-    near_training: 'words' or 'vectors' to show queries near to training queries
-      apart.
+    near_training: 'words' or 'vectors', to show near and far queries apart.
 
   Returns:
     The contents of results.json.
@@ -245,8 +248,7 @@ def evaluate(
   )  # fmt: skip
   print(report.table(setting, rows, id_space, groups))
   results = report.results(setting, rows, id_space, groups)
-  default = 'results.json' if split == 'test' else f'results.{split}.json'
-  report.write_results(output or run_dir / default, results)
+  report.write_results(output or run_dir / _results_name(split), results)
   return results
 
 
