@@ -19,6 +19,8 @@ NAMES = [p.relative_to(ROOT).as_posix() for p in SOURCES]
 
 # Whom a folder (or a file beside the doors) may import within gr_jax, itself
 # apart. Lower folders never know higher ones.
+SHARED = ('types', 'checksums', 'processes', 'progress', 'settings')
+RANKED = ('data', 'models', 'training', 'retrieval', 'evaluation')
 TABLE = {
   'types': set(),
   'settings': {'types'},
@@ -78,33 +80,9 @@ TABLE = {
     'data',
   },
   # BM25, sentence encoders and cross-encoders judge what is generated.
-  'querygen': {
-    'types',
-    'checksums',
-    'locks',
-    'processes',
-    'progress',
-    'settings',
-    'data',
-    'models',
-    'training',
-    'retrieval',
-    'evaluation',
-    'ranking',
-  },
+  'querygen': {*SHARED, 'locks', 'ranking', *RANKED},
   # Teachers are all kinds of rankers, and what they rank comes from others.
-  'ranking': {
-    'types',
-    'checksums',
-    'processes',
-    'progress',
-    'settings',
-    'data',
-    'models',
-    'training',
-    'retrieval',
-    'evaluation',
-  },
+  'ranking': {*SHARED, *RANKED},
   # As high as a door: it joins all that a run is made of.
   't5x': {
     'types',
