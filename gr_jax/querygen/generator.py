@@ -1,0 +1,165 @@
+"""A trained query generator: documents in, queries out."""
+
+import hashlib
+import pathlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
+from gr_jax.querygen.sampling import SamplingSettings, draw
+from gr_jax.ranking.opening import open_run
+from gr_jax.retrieval.encoding import padded_lengths
+from gr_jax.types import Document, document_text
+
+# Documents of a call, and of each device.
+_BATCH = 16
+
+
+class GeneratedQuery(NamedTuple):
+  """A query, and how likely the generator finds it.
+
+  Attributes:
+    text: of the query.
+    log_probability: of all its tokens, in nats.
+  """
+
+  text: str
+  log_probability: float
+
+
+class Generator:
+  """Writes queries of documents.
+
+  Attributes:
+    sha256: of the parameters.
+    batch_size: documents that one call of the program takes.
+  """
+
+  def __init__(self, model, params, vocabulary, document_length, sha256):
+    """Takes a model.
+
+    Args:
+      model: models.query_generator.QueryGenerator.
+      params: of the model.
+      vocabulary: data.vocabularies.Vocabulary that it was trained with.
+      document_length: tokens of a document that are read at most.
+      sha256: of the parameters.
+    """
+    self._model = model
+    self._params = jax.device_put(params)
+    self._vocabulary = vocabulary
+    self._length = document_length
+    self.sha256 = sha256
+    self.batch_size = _BATCH
+
+  def generate(
+    self,
+    documents: Sequence[Document],
+    settings: SamplingSettings,
+    seed: int,
+    prefix: str = '',
+  ) -> list[list[GeneratedQuery]]:
+    """Queries of documents, in their order.
+
+    The same documents in one call give the same queries again. What a document
+    is given depends on its id; on those beside it only as far as a processor
+    rounds the rows of a product differently.
+
+    Args:
+      documents: the documents.
+      settings: how queries are drawn.
+      seed: of all documents.
+      prefix: text that every query begins with and that is left out again.
+
+    Returns:
+      SamplingSettings.queries of each document; fewer where some are empty.
+    """
+    tokens = self._vocabulary.encode_batch(
+      [document_text(document) for document in documents], self._length
+    )
+    lengths = padded_lengths(self._length)
+    buckets = np.searchsorted(lengths, [len(ids) for ids in tokens])
+    forced = self._forced(prefix)
+    found: list = [[] for _ in documents]
+    for bucket in np.unique(buckets):
+      members = np.flatnonzero(buckets == bucket)
+      for start in range(0, len(members), _BATCH):
+        chosen = members[start : start + _BATCH]
+        batch_BS = np.zeros((_BATCH, lengths[bucket]), np.int32)
+        for row, member in enumerate(np.resize(chosen, _BATCH)):
+          batch_BS[row, : len(tokens[member])] = tokens[member]
+        names = [documents[member].id for member in np.resize(chosen, _BATCH)]
+        queries, log_probs = jax.device_get(
+          draw(
+            self._model,
+            self._params,
+            batch_BS,
+            document_keys(names, seed),
+            settings,
+            forced,
+          )
+        )
+        for row, member in enumerate(chosen):
+          found[member] = self._texts(
+            queries[row, :, len(forced) :], log_probs[row]
+          )
+    return found
+
+  def _forced(self, prefix: str) -> tuple[int, ...]:
+    """Tokens of a prefix without what marks beginning and end."""
+    if not prefix:
+      return ()
+    config = self._model.config
+    ids = self._vocabulary.encode(prefix, self._length)
+    return tuple(i for i in ids if i not in (config.start, config.end))
+
+  def _texts(self, tokens_WL, log_probs_W) -> list[GeneratedQuery]:
+    texts = [
+      self._vocabulary.decode(row[row > 0].tolist()).strip()
+      for row in tokens_WL
+    ]
+    return [
+      GeneratedQuery(text, float(log_prob))
+      for text, log_prob in zip(texts, log_probs_W, strict=True)
+      if text
+    ]
+
+
+def document_keys(names: Sequence[str], seed: int) -> jax.Array:
+  """[B] random keys of documents, by their ids.
+
+  Args:
+    names: ids of documents.
+    seed: of all documents.
+  """
+  hashes = [
+    int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest())
+    for name in names
+  ]
+  key = jax.random.key(seed)
+  return jax.vmap(jax.random.fold_in, (None, 0))(
+    key, jnp.asarray(hashes, jnp.uint32)
+  )
+
+
+def load_generator(run_dir: str | pathlib.Path) -> Generator:
+  """Opens the generator that a run of train_text has trained.
+
+  Args:
+    run_dir: of the run.
+
+  Raises:
+    UserError: it is none, or has no checkpoint.
+  """
+  run = open_run(pathlib.Path(run_dir), GeneratorConfig)
+  return Generator(
+    QueryGenerator(run.config),
+    run.params,
+    run.vocabulary,
+    run.document_length,
+    run.sha256,
+  )
