@@ -101,7 +101,7 @@ TABLE = {
     'training',
     'retrieval',
   },
-  'tasks': {'types', 'data', 'evaluation'},
+  'tasks': {'types', 'data', 'ranking', 'evaluation'},
 }
 # Beside the doors, which import them; they may import all folders.
 OF_A_RUN = {
