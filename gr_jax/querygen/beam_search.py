@@ -55,19 +55,24 @@ def beam_search(step, empty_cache, batch, config, settings):
     cache = jax.tree.map(lambda x: x[rows_R], cache)
     return (tokens_BWL, scores_BW, last_BW), ended, cache
 
-  # All beams are the same before the first token: one of them counts.
-  first_W = jnp.where(jnp.arange(width) == 0, 0.0, _NEVER)
-  none = jnp.zeros((*shape, length), jnp.int32)
-  alive = (
-    none,
-    jnp.broadcast_to(first_W[None], shape),
-    jnp.full(shape, config.start, jnp.int32),
-  )
-  ended = none, jnp.full(shape, _NEVER), jnp.full(shape, _NEVER)
+  alive, ended = _beginning(shape, length, config.start)
   cache = empty_cache(batch * width)
   _, ended, _ = jax.lax.fori_loop(0, length, body, (alive, ended, cache))
   tokens_BWL, _, log_probs_BW = ended
   return tokens_BWL, log_probs_BW
+
+
+def _beginning(shape, length, start):
+  """Sequences under way and ended ones before the first token."""
+  # All beams are the same: one of them counts.
+  first_W = jnp.where(jnp.arange(shape[1]) == 0, 0.0, _NEVER)
+  none = jnp.zeros((*shape, length), jnp.int32)
+  alive = (
+    none,
+    jnp.broadcast_to(first_W[None], shape),
+    jnp.full(shape, start, jnp.int32),
+  )
+  return alive, (none, jnp.full(shape, _NEVER), jnp.full(shape, _NEVER))
 
 
 def _kept(ended, tokens_BXL, log_probs_BX, length):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import reference_models
 
+from gr_jax import run_generator, text_run_settings
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
@@ -122,6 +123,44 @@ def test_a_published_t5_is_the_t5_that_it_was(tmp_path, version):
   )
   mean = -chosen_BL1[..., 0][targets_BL > 0].mean()
   np.testing.assert_allclose(value, mean, rtol=1e-5)
+
+
+def test_training_goes_on_with_a_published_t5(tmp_path):
+  folder = reference_models.write_hf(
+    tmp_path,
+    reference_models.t5_hf_config('1.0'),
+    reference_models.t5_hf_arrays('1.0'),
+  )
+  config, weights, provenance = import_weights.import_t5(folder)
+  settings = text_run_settings.TextRunSettings(
+    run_dir=str(tmp_path / 'run'),
+    encoder_weights=folder,
+    model=GeneratorConfig(config, config, pointer=False, start=0, end=1),
+  )
+  imported, sha256 = run_generator.GeneratorRun(settings).imported()
+  assert sha256 == provenance.sha256
+  shapes = jax.eval_shape(
+    lambda key: QueryGenerator(settings.model).init(
+      key, BATCH, True, method='loss'
+    ),
+    jax.random.key(0),
+  )['params']
+  # Nothing is left to be drawn.
+  assert jax.tree.structure(imported) == jax.tree.structure(shapes)
+  for name in ('encoder', 'decoder'):
+    assert jax.tree.map(np.shape, imported[name]) == jax.tree.map(
+      lambda leaf: leaf.shape, shapes[name]
+    )
+  np.testing.assert_array_equal(
+    imported['token_embedder']['embedding'],
+    weights['token_embedder']['embedding'],
+  )
+  deeper = dataclasses.replace(config, num_decoder_layers=9)
+  other = dataclasses.replace(
+    settings, model=dataclasses.replace(settings.model, decoder=deeper)
+  )
+  with pytest.raises(UserError, match=r'set T5Config\.num_decoder_layers = 3'):
+    run_generator.GeneratorRun(other).imported()
 
 
 @pytest.mark.parametrize('pointer', [True, False])
