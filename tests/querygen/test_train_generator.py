@@ -24,6 +24,7 @@ from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
 from gr_jax.models.t5 import T5Config
+from gr_jax.querygen.generator import load_generator
 from gr_jax.querygen.sampling import SamplingSettings, draw
 from gr_jax.text_run_settings import TextRunSettings
 from gr_jax.training.checkpoints import Checkpoints
@@ -193,6 +194,37 @@ def test_it_writes_the_queries_that_it_has_learned_by_heart(trained):
     assert found == {texts[f'{document.id}-{n}'] for n in range(2)}
   # Both are as likely.
   assert np.mean(np.exp(log_probs_BW)) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_document_is_given_the_same_queries_among_any_others(trained):
+  folder, settings = trained
+  documents = list(Collection(settings.data_dir).documents())
+  generator = load_generator(folder / 'run')
+  rules = SamplingSettings(queries=4, max_tokens=QUERY, top_p=1.0)
+  together = generator.generate(documents, rules, seed=3)
+  assert len(documents) > 2 * generator.batch_size
+  # One, a few in another order, and in other batches than before.
+  for chosen in ([7], [30, 7, 2], list(range(39, 1, -1))):
+    some = generator.generate([documents[n] for n in chosen], rules, seed=3)
+    for number, queries in zip(chosen, some, strict=True):
+      assert [q.text for q in queries] == [q.text for q in together[number]]
+  other = generator.generate(documents, rules, seed=4)
+  assert [q.text for q in other[0]] != [q.text for q in together[0]]
+  # A word that no query begins with; it is left out again.
+  forced = generator.generate(documents[:2], rules, seed=3, prefix='sleeps')
+  assert not any(q.text.startswith('sleeps') for qs in forced for q in qs)
+  # What the model thinks of such a beginning counts.
+  assert max(q.log_probability for qs in forced for q in qs) < min(
+    q.log_probability for q in together[0]
+  )
+
+
+def test_what_is_no_run_of_a_generator_is_refused(trained, tmp_path):
+  with pytest.raises(UserError, match='should be the folder of a run'):
+    load_generator(tmp_path)
+  (tmp_path / 'settings.json').symlink_to(trained[0] / 'run' / 'settings.json')
+  with pytest.raises(UserError, match='holds no checkpoint'):
+    load_generator(tmp_path)
 
 
 def test_logs_tell_of_training_and_of_dev(trained):
