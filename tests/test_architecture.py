@@ -115,6 +115,7 @@ OF_A_RUN = {
 }
 # The trainer of T5X, which ours is measured beside.
 _PEER = 'benchmarks/t5x_training.py'
+_OTHER_GENERATOR = 'benchmarks/query_generation.py'
 # What only some may import.
 RESERVED = {
   'tensorflow': ('gr_jax/data/', 'tasks/'),
@@ -130,8 +131,12 @@ RESERVED = {
   'ir_measures': ('gr_jax/evaluation/', 'tasks/'),
   'bm25s': ('gr_jax/evaluation/',),
   't5x': ('gr_jax/t5x/', _PEER),
-  'torch': ('gr_jax/querygen/instruction.py', 'tests/'),
-  'transformers': ('gr_jax/querygen/instruction.py', 'tests/'),
+  'torch': ('gr_jax/querygen/instruction.py', 'tests/', _OTHER_GENERATOR),
+  'transformers': (
+    'gr_jax/querygen/instruction.py',
+    'tests/',
+    _OTHER_GENERATOR,
+  ),
 }
 # Seconds and hundreds of megabytes: training and search never pay for these.
 HEAVY = {
