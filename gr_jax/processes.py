@@ -319,8 +319,9 @@ def leave(status: int) -> None:
 
     sys.stdout.flush()
     sys.stderr.flush()
-    with contextlib.suppress(*_ERRORS):
-      _let_leave()
+    if status != LostProcess.status:
+      with contextlib.suppress(*_ERRORS):
+        _let_leave()
     os._exit(status)
 
 

@@ -140,10 +140,8 @@ def begin_stage(name, settings, texts, optimizer, state):
       frozen=_replaced(state.frozen, found),
       usage=jax.tree.map(_placed, usage, state.usage),
     )
-  given = settings.training.settled_rounds and not isinstance(
-    settings.model.indexer, StaticConfig
-  )
-  if name == 'settled' and given:
+  static = isinstance(settings.model.indexer, StaticConfig)
+  if name == 'settled' and not static and settings.training.settled_rounds:
     found = _settled_codes(settings.model, texts, state.all_params())
     state = state.replace(frozen=_replaced(state.frozen, found))
   return state.replace(

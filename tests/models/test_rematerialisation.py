@@ -55,13 +55,13 @@ def gradients(kind, remat):
   return jax.jit(jax.grad(loss)).lower(params).compile(), params
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(
   'kind, policies',
   [
-    ('t5', ('full',)),
-    pytest.param('t5', ('dots', 'full'), marks=pytest.mark.soak),
-    pytest.param('bert', ('full',), marks=pytest.mark.soak),
-    pytest.param('decoder', ('full',), marks=pytest.mark.soak),
+    ('t5', ('dots', 'full')),
+    ('bert', ('full',)),
+    ('decoder', ('full',)),
   ],
 )
 def test_gradients_are_the_same_and_more_is_computed(kind, policies):

@@ -149,7 +149,9 @@ def test_commitment_pulls_both_sides_together():
 
 def test_every_weight_is_that_of_a_criterion():
   """`objective` passes over names that it does not know."""
-  arguments = NO_OUTPUTS, None, (CODES,) * POSITIONS, 0.1
+  # Lists are there where a teacher is followed.
+  outputs = types.SimpleNamespace(**vars(NO_OUTPUTS), lists=())
+  arguments = outputs, None, (CODES,) * POSITIONS, 0.1
   known = {*weighted_sum._criteria(*arguments), *optional_criteria(*arguments)}
   settings = {field.name for field in dataclasses.fields(ObjectiveSettings)}
   assert known == settings - {'temperature'}

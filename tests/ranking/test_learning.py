@@ -51,6 +51,7 @@ def batches(collection, vocabulary):
     }
 
 
+@pytest.mark.soak
 def test_it_learns_which_document_answers(tmp_path):
   """Every query is put in order among twelve documents that share its words."""
   collection = Collection(tiny_collection.write_collection(tmp_path / 'c'))

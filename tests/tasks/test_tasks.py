@@ -134,6 +134,7 @@ def test_currency_follows_inputs_and_settings(
   assert is_current(make_settings(), prepared.directory)
 
 
+@pytest.mark.soak
 def test_beam_gives_the_same_bytes(prepared, make_settings, tmp_path):
   from gr_jax.tasks.beir import beir_tasks
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from test_step import MODEL, SETTINGS, batch, start
 
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.indexers.numberings import number_identifiers
 from gr_jax.indexers.static import StaticConfig
 from gr_jax.models.retriever import Retriever
@@ -21,10 +22,11 @@ CODES = np.array([[[0, 1], [2, 3]], [[0, 1], [3, 3]]] * 4, np.int32)
 COSTS = np.array([[0.2, 0.3], [0.1, 0.4]] * 4)
 
 
-def begun(model, state, optimizer, room=8.0):
+def begun(model, state, optimizer, room=8.0, rounds=1):
   config = dataclasses.replace(model.config, room=room)
   texts = types.SimpleNamespace(candidates=lambda params: (CODES, COSTS))
-  settings = types.SimpleNamespace(model=config)
+  training = dataclasses.replace(SETTINGS, settled_rounds=rounds)
+  settings = types.SimpleNamespace(model=config, training=training)
   return begin_stage('settled', settings, texts, optimizer, state)
 
 
@@ -64,7 +66,11 @@ def test_static_kinds_keep_theirs():
 def test_the_last_stage_moves_codewords_and_leaves_identifiers():
   training = dataclasses.replace(SETTINGS, steps=4)
   settings = types.SimpleNamespace(
-    model=MODEL.config, training=training, objective=ObjectiveSettings(), seed=0
+    model=MODEL.config,
+    training=training,
+    objective=ObjectiveSettings(),
+    lists=ListSettings(),
+    seed=0,
   )
   state, optimizer = start(settings=training)
   state = begun(MODEL, state, optimizer)
@@ -93,10 +99,19 @@ def test_what_says_where_identifiers_should_be_is_left_out():
   assert not (settings.density or settings.commitment or settings.sharpness)
 
 
-@pytest.mark.parametrize('rounds', [0, -1])
-def test_rounds_are_counted_from_one(rounds):
-  with pytest.raises(UserError, match='settled_rounds'):
-    dataclasses.replace(SETTINGS, settled_rounds=rounds)
+def test_rounds_are_counted_from_none():
+  with pytest.raises(UserError, match='settled_rounds must be at least 0'):
+    dataclasses.replace(SETTINGS, settled_rounds=-1)
+
+
+def test_without_rounds_documents_keep_what_they_had():
+  state, optimizer = start()
+  before = np.asarray(state.frozen['identifiers']['table'])
+  given = begun(MODEL, state, optimizer)
+  assert not np.array_equal(given.frozen['identifiers']['table'], before)
+  state, optimizer = start()
+  kept = begun(MODEL, state, optimizer, rounds=0)
+  np.testing.assert_array_equal(kept.frozen['identifiers']['table'], before)
 
 
 def test_codes_that_no_text_tells_start_without_encoding_the_corpus():
