@@ -228,8 +228,9 @@ def test_a_state_is_made_where_it_belongs(name, mesh):
   model = Retriever(CONFIG)
   optimizer = make_optimizer(OptimizerSettings(name=name), 10)
   settings = dataclasses.make_dataclass(
-    'Settings', ['seed', 'model', 'encoder_weights', 'training']
-  )(0, CONFIG, '', TrainingSettings(train_encoder=True))
+    'Settings',
+    ['seed', 'model', 'encoder_weights', 'trained_run', 'training'],
+  )(0, CONFIG, '', '', TrainingSettings(train_encoder=True))
   one, _, _ = initial.first_state(settings, model, ROWS, optimizer)
   with active(mesh):
     state, _, _ = initial.first_state(settings, model, ROWS, optimizer, mesh)
@@ -303,8 +304,9 @@ def test_imported_weights_are_put_leaf_by_leaf(mesh, monkeypatch):
 
   monkeypatch.setattr(initial, 'import_params', imported)
   settings = dataclasses.make_dataclass(
-    'Settings', ['seed', 'model', 'encoder_weights', 'training']
-  )(0, CONFIG, 'x', TrainingSettings())
+    'Settings',
+    ['seed', 'model', 'encoder_weights', 'trained_run', 'training'],
+  )(0, CONFIG, 'x', '', TrainingSettings())
   optimizer = make_optimizer(OptimizerSettings(), 10)
   with active(mesh):
     state, _, _ = initial.first_state(settings, model, ROWS, optimizer, mesh)
