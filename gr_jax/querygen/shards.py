@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Iterable
 
 from gr_jax.checksums import file_sha256
+from gr_jax.retrieval.shards import write_whole
 from gr_jax.types import UserError
 
 _INPUTS = 'inputs.json'
@@ -60,7 +61,7 @@ class ShardFolder:
       # A kill before the inputs were there leaves nothing worth keeping.
       shutil.rmtree(self.directory, ignore_errors=True)
       self.directory.mkdir(parents=True)
-      write_whole(place, text.encode())
+      write_whole(place, text)
     return [number for number in range(self._count) if not self._done(number)]
 
   def path(self, number: int) -> pathlib.Path:
@@ -79,7 +80,7 @@ class ShardFolder:
     """
     write_queries(self.path(number), rows)
     mark = {'sha256': file_sha256(self.path(number)), 'counts': counts}
-    write_whole(self._mark(number), json.dumps(mark).encode())
+    write_whole(self._mark(number), json.dumps(mark))
 
   def counts(self) -> dict[str, int]:
     """What all marks count, added up, in the order of the first of them."""
@@ -143,13 +144,3 @@ def read_queries(path: pathlib.Path) -> Iterable[tuple[str, list[str]]]:
     for line in file:
       row = json.loads(line)
       yield row['_id'], row['queries']
-
-
-def write_whole(path: pathlib.Path, content: bytes) -> None:
-  """Writes a small file that appears whole."""
-  partial = path.with_name(f'{path.name}.partial')
-  with partial.open('wb') as file:
-    file.write(content)
-    file.flush()
-    os.fsync(file.fileno())
-  os.replace(partial, path)
