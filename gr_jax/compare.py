@@ -259,6 +259,7 @@ def _run(run: Run, settings, bench):
 
   start = time.monotonic()
   _claim(run)
+  _share_vectors(run, settings)
   train.train(run.settings, run.folder, run.config_text)
   trained = time.monotonic()
   made = _indexed(run)
@@ -329,6 +330,17 @@ def _claim(run: Run) -> None:
   comparison_results.write_atomically(mark, run.trained_sha256 + '\n')
   # A kill between scores and result must not join new ones to an old one.
   (run.folder / comparison_results.RESULT).unlink(missing_ok=True)
+
+
+def _share_vectors(run: Run, settings) -> None:
+  """Texts that another variant's preparation has too are encoded once."""
+  from gr_jax.retrieval.frozen_vectors import share_vectors
+
+  if run.key[0] in settings.cache_dirs:
+    return
+  cache = pathlib.Path(run.settings.cache_dir)
+  others = sorted(cache.parent.glob('*/vectors'))
+  share_vectors(cache / 'vectors', others)
 
 
 def _indexed(run: Run):

@@ -26,8 +26,8 @@ from gr_jax.types import UserError
 
 # Of a run folder: vectors that are being encoded.
 SHARDS = 'encoding'
-# What vectors of texts depend on, of what a run does.
-_HASHES = ('vocabulary', 'examples', 'encoder_weights')
+# What vectors of all texts depend on, of what a run does.
+_HASHES = ('vocabulary', 'encoder_weights')
 
 
 class Texts:

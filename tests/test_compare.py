@@ -107,6 +107,24 @@ def finished(ask, tmp_path_factory):
   )  # fmt: skip
 
 
+@pytest.mark.soak
+def test_variants_share_the_vectors_of_the_same_texts(ask, tmp_path, capsys):
+  few = (
+    "PreparationSettings.sources=('labelled',)",
+    "LoaderSettings.rates={'labelled': 1.0}",
+  )
+  variants = {'all': FROZEN, 'few': (*FROZEN, *few)}
+  assert ask(tmp_path, variants, cache_dirs={}) == 0
+  said = capsys.readouterr().out
+  names = [
+    line.split("'")[1]
+    for line in said.splitlines()
+    if line.startswith('encoding')
+  ]
+  assert names[0] == 'documents' and 'queries_labelled' in names
+  assert len(set(names)) == len(names)
+
+
 def read_table(where):
   with (where / 'table.csv').open(newline='', encoding='utf-8') as file:
     return list(csv.DictReader(file))

@@ -133,6 +133,15 @@ class PreparedData:
       'examples': self.manifest['inputs_sha256'],
     }
 
+  def part_sha256(self, part: str) -> str:
+    """Checksum of the tokens of 'documents', or of the examples of a source."""
+    manifest = self.manifest
+    is_source = part in manifest['sources']
+    of_part = manifest['sources'][part] if is_source else manifest[part]
+    files = manifest['files']
+    text = ' '.join(files[shard]['sha256'] for shard in of_part['shards'])
+    return hashlib.sha256(text.encode()).hexdigest()
+
   def vocabulary(self):
     """The vocabulary that made the tokens."""
     return load_vocabulary(self.directory / VOCABULARY)

@@ -1,7 +1,18 @@
-"""Vectors of a frozen encoder, computed once and kept on disk."""
+"""Vectors of a frozen encoder, computed once and kept on disk.
+
+  DIRECTORY/
+    documents.npy              vectors of the documents
+    queries_SOURCE.npy         of the queries of a source
+    documents.json, ...        what each of them is of
+    negatives_SOURCE.npy       found from them (retrieval.hard_negatives)
+
+Each file is of its own texts: what another source of queries adds is all that
+has to be encoded for it.
+"""
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
@@ -14,7 +25,7 @@ import numpy as np
 from gr_jax import locks, processes
 from gr_jax.retrieval.shards import encode_shards, join
 
-_MARK = 'vectors.json'
+DOCUMENTS = 'documents'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +55,11 @@ def frozen_vectors(
   An interrupted run goes on with the next shard; several processes share them.
 
   Args:
-    directory: for the files; emptied when they are of other inputs.
+    directory: for the files; one that is of other inputs is made anew.
     encode: [B, S] token ids (0 pads) -> [B, E] vectors; jitted.
     prepared: data.prepared.PreparedData.
     sources: names of the example sources that are trained on.
-    fingerprint: of the encoder's weights, pooling and the prepared examples.
+    fingerprint: of the encoder's weights, its pooling and the vocabulary.
     report: told what is being encoded.
     shard_rows: see shards.encode_shards.
 
@@ -57,17 +68,22 @@ def frozen_vectors(
   """
   texts = _texts(prepared, sources)
   paths = {name: directory / f'{name}.npy' for name in texts}
+  inputs = {name: _inputs(prepared, name, fingerprint) for name in texts}
 
   def absent():
-    if not _is_of(directory, fingerprint):
-      return list(paths)
-    return [name for name, path in paths.items() if not path.exists()]
+    return [
+      name
+      for name, path in paths.items()
+      if not (path.exists() and _is_of(path, inputs[name]))
+    ]
 
   def start(stack):
     lock = directory.with_name(f'.{directory.name}.lock')
     doing = f'encoding texts into {directory}'
     stack.enter_context(locks.held(lock, doing, 'choose another CACHE_DIR'))
-    _start_folder(directory, fingerprint)
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, path in paths.items():
+      _start(path, inputs[name])
     return absent()
 
   if processes.first(absent):
@@ -77,7 +93,7 @@ def frozen_vectors(
         report(f'encoding {count:,} texts of {name!r}, once for all runs here')
         folder = directory / f'{name}.shards'
         shards = encode_shards(
-          folder, encode, *texts[name], fingerprint, shard_rows
+          folder, encode, *texts[name], inputs[name], shard_rows
         )
         _join(shards, count, paths[name])
   tables = {
@@ -85,9 +101,42 @@ def frozen_vectors(
     for name, path in paths.items()
   }
   return FrozenVectors(
-    documents=tables['documents'],
+    documents=tables[DOCUMENTS],
     queries={name: tables[f'queries_{name}'] for name in sources},
   )
+
+
+def share_vectors(
+  directory: pathlib.Path, others: Sequence[pathlib.Path]
+) -> None:
+  """Takes vectors that lie in other folders, as hard links or copies.
+
+  Which of them are of the right texts their marks say: the others are encoded.
+
+  Args:
+    directory: of `frozen_vectors`; what it has stays.
+    others: folders of other preparations of the same collection.
+  """
+  for other in others:
+    for theirs in sorted(other.glob('*.json')):
+      mark = directory / theirs.name
+      vectors = theirs.with_suffix('.npy')
+      if mark.exists() or not vectors.exists():
+        continue
+      directory.mkdir(parents=True, exist_ok=True)
+      _link(vectors, mark.with_suffix('.npy'))
+      _link(theirs, mark)
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+  """One file under two names, or two where the file system has no links."""
+  partial = target.with_name(f'{target.name}.partial')
+  partial.unlink(missing_ok=True)
+  try:
+    os.link(source, partial)
+  except OSError:
+    shutil.copyfile(source, partial)
+  os.replace(partial, target)
 
 
 def _join(shards, count: int, path: pathlib.Path) -> None:
@@ -97,7 +146,7 @@ def _join(shards, count: int, path: pathlib.Path) -> None:
 def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
   """What reads the tokens of each file, how many texts, the longest one."""
   texts = {
-    'documents': (
+    DOCUMENTS: (
       prepared.document_tokens,
       len(prepared.document_ids),
       prepared.document_length,
@@ -113,27 +162,36 @@ def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
   return texts
 
 
-def _mark_text(fingerprint: str) -> str:
-  return json.dumps({'fingerprint': fingerprint}) + '\n'
+def _inputs(prepared, name: str, fingerprint: str) -> str:
+  """Checksum of what the vectors of a file are made from."""
+  part = prepared.part_sha256(name.removeprefix('queries_'))
+  return hashlib.sha256(f'{fingerprint} {part}'.encode()).hexdigest()
 
 
-def _is_of(directory: pathlib.Path, fingerprint: str) -> bool:
-  """Whether what lies in a folder is of these inputs."""
-  mark = directory / _MARK
-  return mark.is_file() and mark.read_text() == _mark_text(fingerprint)
+def _mark_text(inputs: str) -> str:
+  return json.dumps({'inputs': inputs}) + '\n'
 
 
-def _start_folder(directory: pathlib.Path, fingerprint: str) -> None:
-  """Keeps the folder of the same inputs, replaces one of others.
+def _is_of(path: pathlib.Path, inputs: str) -> bool:
+  """Whether the vectors that a file has, or is to have, are of these inputs."""
+  mark = path.with_suffix('.json')
+  return mark.is_file() and mark.read_text() == _mark_text(inputs)
 
-  Vectors without a mark are of nobody knows what: a kill while the folder was
-  being removed leaves such.
+
+def _start(path: pathlib.Path, inputs: str) -> None:
+  """Keeps vectors of the same inputs, removes those of others.
+
+  Vectors without a mark are of nobody knows what: a kill here leaves such. What
+  was found from vectors goes before they do.
   """
-  if _is_of(directory, fingerprint):
+  if _is_of(path, inputs):
     return
-  if directory.exists():
-    shutil.rmtree(directory)
-  directory.mkdir(parents=True)
-  partial = directory / f'{_MARK}.partial'
-  partial.write_text(_mark_text(fingerprint))
-  os.replace(partial, directory / _MARK)
+  source = path.stem.removeprefix('queries_')
+  found_from = '*' if path.stem == DOCUMENTS else source
+  for negatives in path.parent.glob(f'negatives_{found_from}.npy'):
+    negatives.unlink()
+  path.unlink(missing_ok=True)
+  mark = path.with_suffix('.json')
+  partial = mark.with_name(f'{mark.name}.partial')
+  partial.write_text(_mark_text(inputs))
+  os.replace(partial, mark)

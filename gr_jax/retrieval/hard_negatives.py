@@ -26,8 +26,8 @@ def mined_negatives(
   """Reads the hard negatives of all training queries, or finds them first.
 
   Args:
-    directory: of the vectors: it is emptied when they are of other inputs, and
-      what was found from them with it.
+    directory: of the vectors: when they are of other inputs, what was found
+      from them is removed with them.
     vectors: of documents and queries, of the encoder as it was before training.
     prepared: data.prepared.PreparedData.
     report: told what is being searched.

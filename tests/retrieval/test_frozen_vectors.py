@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from gr_jax import locks
-from gr_jax.retrieval.frozen_vectors import frozen_vectors
+from gr_jax.retrieval.frozen_vectors import frozen_vectors, share_vectors
 from gr_jax.types import UserError
 
 TOKENS = [np.full(2, n + 1, np.int32) for n in range(5)]
@@ -24,11 +24,14 @@ class Queries:
     return 3
 
 
+# Checksums of what is encoded.
+PARTS = {name: name for name in ('documents', 'labelled', 'spans')}
 PREPARED = types.SimpleNamespace(
   document_tokens=rows,
   document_ids=['a', 'b', 'c', 'd', 'e'],
   document_length=2,
   query_length=2,
+  part_sha256=lambda part: PARTS[part],
   sources={'labelled': Queries(), 'spans': Queries()},
 )
 
@@ -58,16 +61,54 @@ def test_texts_are_encoded_once_for_the_same_inputs(tmp_path):
   sources = ('labelled', 'spans')
   assert read(place, 2, 'x', sources) == (ONCE, ['queries_spans'])
   assert read(place, 2, 'y') == (TWICE, ['documents', 'queries_labelled'])
-  assert not (place / 'queries_spans.npy').exists()
   assert [p.name for p in tmp_path.iterdir()] == ['vectors']
 
 
+def test_only_the_texts_that_changed_are_encoded(tmp_path, monkeypatch):
+  place = tmp_path / 'vectors'
+  sources = ('labelled', 'spans')
+  read(place, 1, 'x', sources)
+  found = [place / f'negatives_{name}.npy' for name in sources]
+  for path in found:
+    path.touch()
+  monkeypatch.setitem(PARTS, 'spans', 'others')
+  assert read(place, 2, 'x', sources) == (ONCE, ['queries_spans'])
+  assert [path.exists() for path in found] == [True, False]
+  monkeypatch.setitem(PARTS, 'documents', 'others')
+  assert read(place, 2, 'x', sources) == (TWICE, ['documents'])
+  assert not found[0].exists()
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_vectors_are_taken_from_another_folder(tmp_path, monkeypatch, links):
+  def refuse(*paths):
+    raise OSError
+
+  if not links:
+    monkeypatch.setattr(os, 'link', refuse)
+  read(tmp_path / 'a', 1, 'x')
+  monkeypatch.setitem(PARTS, 'labelled', 'others')
+  share_vectors(tmp_path / 'b', [tmp_path / 'a', tmp_path / 'b'])
+  assert read(tmp_path / 'b', 2, 'x') == (ONCE, ['queries_labelled'])
+  # What lies in the other folder stays as it was.
+  assert np.load(tmp_path / 'a' / 'queries_labelled.npy')[0, 0] == 1
+  share_vectors(tmp_path / 'b', [tmp_path / 'a'])
+  assert read(tmp_path / 'b', 3, 'x') == (ONCE, [])
+
+
+def test_vectors_that_are_not_there_yet_are_not_taken(tmp_path):
+  read(tmp_path / 'a', 1, 'x')
+  (tmp_path / 'a' / 'documents.npy').unlink()
+  share_vectors(tmp_path / 'b', [tmp_path / 'a'])
+  assert read(tmp_path / 'b', 2, 'x') == (TWICE, ['documents'])
+
+
 def test_vectors_without_a_mark_are_not_trusted(tmp_path):
-  """As when the process was killed while it removed the folder."""
+  """As when the process was killed while it removed them."""
   place = tmp_path / 'vectors'
   read(place, 1, 'x')
-  (place / 'vectors.json').unlink()
-  assert read(place, 2, 'y') == (TWICE, ['documents', 'queries_labelled'])
+  (place / 'documents.json').unlink()
+  assert read(place, 2, 'x') == (TWICE, ['documents'])
 
 
 def test_the_mark_appears_whole(tmp_path, monkeypatch):
@@ -78,7 +119,7 @@ def test_the_mark_appears_whole(tmp_path, monkeypatch):
   monkeypatch.setattr(os, 'replace', stop)
   with pytest.raises(KeyboardInterrupt):
     read(place, 1, 'x')
-  assert not (place / 'vectors.json').exists()
+  assert not (place / 'documents.json').exists()
 
 
 def test_one_process_encodes_and_all_may_read(tmp_path):

@@ -134,6 +134,25 @@ def test_currency_follows_inputs_and_settings(
   assert is_current(make_settings(), prepared.directory)
 
 
+def test_parts_have_checksums_of_their_own(prepared, make_settings, tmp_path):
+  from gr_jax.tasks.beir import beir_tasks
+
+  from gr_jax.data.prepare import prepare
+  from gr_jax.data.prepared import PreparedData
+
+  sources = ('labelled', 'spans')
+  settings = make_settings(
+    sources=sources, spans_per_document=2, pseudo_queries=''
+  )
+  prepare(settings, tmp_path / 'fewer', beir_tasks)
+  fewer = PreparedData(tmp_path / 'fewer')
+  for part in ('documents', 'labelled'):
+    assert fewer.part_sha256(part) == prepared.part_sha256(part)
+  assert fewer.part_sha256('spans') != prepared.part_sha256('spans')
+  every = ['documents', *prepared.sources]
+  assert len({prepared.part_sha256(part) for part in every}) == len(every)
+
+
 @pytest.mark.soak
 def test_beam_gives_the_same_bytes(prepared, make_settings, tmp_path):
   from gr_jax.tasks.beir import beir_tasks
