@@ -71,11 +71,7 @@ def frozen_vectors(
   inputs = {name: _inputs(prepared, name, fingerprint) for name in texts}
 
   def absent():
-    return [
-      name
-      for name, path in paths.items()
-      if not (path.exists() and _is_of(path, inputs[name]))
-    ]
+    return [n for n, p in paths.items() if not _is_there(p, inputs[n])]
 
   def start(stack):
     lock = directory.with_name(f'.{directory.name}.lock')
@@ -170,6 +166,10 @@ def _inputs(prepared, name: str, fingerprint: str) -> str:
 
 def _mark_text(inputs: str) -> str:
   return json.dumps({'inputs': inputs}) + '\n'
+
+
+def _is_there(path: pathlib.Path, inputs: str) -> bool:
+  return path.exists() and _is_of(path, inputs)
 
 
 def _is_of(path: pathlib.Path, inputs: str) -> bool:
