@@ -11,7 +11,7 @@ from gr_jax.data.collection import Collection
 from gr_jax.data.loader import pad
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
-from gr_jax.models.query_generator import QueryGenerator
+from gr_jax.models.query_generator import QueryGenerator, example_batch
 from gr_jax.training import initial
 from gr_jax.types import document_text
 
@@ -63,10 +63,7 @@ class GeneratorRun:
 
   def example(self) -> dict:
     """A batch of any size."""
-    return {
-      'document_tokens': np.ones((1, 4), np.int32),
-      'query_tokens': np.ones((1, 1, 4), np.int32),
-    }
+    return example_batch()
 
   def batches(self, prepared, rows):
     """The batches that a process reads.

@@ -90,6 +90,12 @@ class ReadDocuments:
   tokens_BS: jax.Array
 
 
+def example_batch() -> dict:
+  """A batch of any size, for the shapes of parameters."""
+  tokens_BS = jnp.ones((1, 4), jnp.int32)
+  return {'document_tokens': tokens_BS, 'query_tokens': tokens_BS[:, None]}
+
+
 class QueryGenerator(nn.Module):
   """P(query | document), token by token.
 

@@ -1,7 +1,11 @@
 """The most likely queries of a document, by beam search without a trie."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
+
+from gr_jax.querygen.rows import of_own_rows
 
 _NEVER = -1e9
 
@@ -26,40 +30,60 @@ def beam_search(step, empty_cache, batch, config, settings):
     float32 log-probabilities.
   """
   width, length = settings.queries, settings.max_tokens
-  shape = batch, width
+  grow = functools.partial(
+    _grown, end=config.end, penalty=settings.length_penalty
+  )
 
   def body(position, state):
     alive, ended, cache = state
-    tokens_BWL, scores_BW, last_BW = alive
-    log_probs_RV, cache = step(last_BW.reshape(-1), cache, position)
-    totals_BWV = scores_BW[..., None] + log_probs_RV.reshape(*shape, -1)
-    size = totals_BWV.shape[-1]
-    best_BX, places_BX = jax.lax.top_k(
-      totals_BWV.reshape(batch, -1), min(2 * width, width * size)
+    log_probs_RV, cache = step(alive[2].reshape(-1), cache, position)
+    return of_own_rows(
+      grow, alive, ended, cache, log_probs_RV, whole=(position,)
     )
-    parents_BX, next_BX = places_BX // size, places_BX % size
-    ends_BX = next_BX == config.end
-    grown_BXL = _of_beams(tokens_BWL, parents_BX)
-    ended = _kept(
-      ended,
-      grown_BXL,
-      jnp.where(ends_BX, best_BX, _NEVER),
-      (position + 1.0) ** settings.length_penalty,
-    )
-    open_BX = jnp.where(ends_BX, _NEVER, best_BX)
-    scores_BW, chosen_BW = jax.lax.top_k(open_BX, width)
-    last_BW = jnp.take_along_axis(next_BX, chosen_BW, axis=1)
-    parents_BW = jnp.take_along_axis(parents_BX, chosen_BW, axis=1)
-    tokens_BWL = _of_beams(grown_BXL, chosen_BW).at[:, :, position].set(last_BW)
-    rows_R = (jnp.arange(batch)[:, None] * width + parents_BW).reshape(-1)
-    cache = jax.tree.map(lambda x: x[rows_R], cache)
-    return (tokens_BWL, scores_BW, last_BW), ended, cache
 
-  alive, ended = _beginning(shape, length, config.start)
+  alive, ended = _beginning((batch, width), length, config.start)
   cache = empty_cache(batch * width)
   _, ended, _ = jax.lax.fori_loop(0, length, body, (alive, ended, cache))
   tokens_BWL, _, log_probs_BW = ended
   return tokens_BWL, log_probs_BW
+
+
+def _grown(alive, ended, cache, log_probs_RV, position, end, penalty):
+  """The state after a step.
+
+  Args:
+    alive: tokens, scores and last tokens of the sequences under way.
+    ended: tokens, ranks and log-probabilities of the best that have ended.
+    cache: with the step, of the sequences before it.
+    log_probs_RV: of their next tokens.
+    position: of these.
+    end: token that ends a sequence.
+    penalty: `length_penalty`.
+  """
+  tokens_BWL, scores_BW, _ = alive
+  batch, width = scores_BW.shape
+  totals_BWV = scores_BW[..., None] + log_probs_RV.reshape(batch, width, -1)
+  size = totals_BWV.shape[-1]
+  best_BX, places_BX = jax.lax.top_k(
+    totals_BWV.reshape(batch, -1), min(2 * width, width * size)
+  )
+  parents_BX, next_BX = places_BX // size, places_BX % size
+  ends_BX = next_BX == end
+  grown_BXL = _of_beams(tokens_BWL, parents_BX)
+  ended = _kept(
+    ended,
+    grown_BXL,
+    jnp.where(ends_BX, best_BX, _NEVER),
+    (position + 1.0) ** penalty,
+  )
+  open_BX = jnp.where(ends_BX, _NEVER, best_BX)
+  scores_BW, chosen_BW = jax.lax.top_k(open_BX, width)
+  last_BW = jnp.take_along_axis(next_BX, chosen_BW, axis=1)
+  parents_BW = jnp.take_along_axis(parents_BX, chosen_BW, axis=1)
+  tokens_BWL = _of_beams(grown_BXL, chosen_BW).at[:, :, position].set(last_BW)
+  rows_R = (jnp.arange(batch)[:, None] * width + parents_BW).reshape(-1)
+  cache = jax.tree.map(lambda x: x[rows_R], cache)
+  return (tokens_BWL, scores_BW, last_BW), ended, cache
 
 
 def _beginning(shape, length, start):

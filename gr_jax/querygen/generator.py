@@ -8,14 +8,27 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
+from gr_jax.models.query_generator import (
+  GeneratorConfig,
+  QueryGenerator,
+  example_batch,
+)
 from gr_jax.querygen.sampling import SamplingSettings, draw
 from gr_jax.ranking.opening import open_run
 from gr_jax.retrieval.encoding import padded_lengths
+from gr_jax.training.mesh import (
+  BATCH,
+  MeshSettings,
+  active,
+  make_mesh,
+  put,
+  shardings_for,
+)
 from gr_jax.types import Document, document_text
 
-# Documents of a call, and of each device.
+# Documents of a call that a device has, or those that share its rows.
 _BATCH = 16
 
 
@@ -36,11 +49,13 @@ class Generator:
 
   Attributes:
     sha256: of the parameters.
-    batch_size: documents that one call of the program takes.
+    batch_size: B, documents that one call of the program takes.
   """
 
-  def __init__(self, model, params, vocabulary, document_length, sha256):
-    """Takes a model.
+  def __init__(
+    self, model, params, vocabulary, document_length, sha256, mesh=None
+  ):
+    """Takes a model, whose parameters lie where those of training do.
 
     Args:
       model: models.query_generator.QueryGenerator.
@@ -48,13 +63,22 @@ class Generator:
       vocabulary: data.vocabularies.Vocabulary that it was trained with.
       document_length: tokens of a document that are read at most.
       sha256: of the parameters.
+      mesh: of devices of this process, which share documents along data and
+        fsdp and parameters along model and fsdp; one device when None.
     """
     self._model = model
-    self._params = jax.device_put(params)
+    self._mesh = mesh or make_mesh(MeshSettings(), jax.local_devices()[:1])
+    axes = jax.eval_shape(
+      lambda key: model.init(key, example_batch(), True, method='loss'),
+      jax.random.key(0),
+    )['params_axes']
+    places = shardings_for(self._mesh, axes, params)
+    self._params = jax.tree.map(put, params, places)
     self._vocabulary = vocabulary
     self._length = document_length
     self.sha256 = sha256
-    self.batch_size = _BATCH
+    parts = self._mesh.shape['data'] * self._mesh.shape['fsdp']
+    self.batch_size = _BATCH * parts
 
   def generate(
     self,
@@ -66,8 +90,8 @@ class Generator:
     """Queries of documents, in their order.
 
     The same documents in one call give the same queries again. What a document
-    is given depends on its id; on those beside it only as far as a processor
-    rounds the rows of a product differently.
+    is given depends on its id; on those beside it and on the mesh only as far
+    as a row of a product is rounded differently.
 
     Args:
       documents: the documents.
@@ -87,27 +111,35 @@ class Generator:
     found: list = [[] for _ in documents]
     for bucket in np.unique(buckets):
       members = np.flatnonzero(buckets == bucket)
-      for start in range(0, len(members), _BATCH):
-        chosen = members[start : start + _BATCH]
-        batch_BS = np.zeros((_BATCH, lengths[bucket]), np.int32)
-        for row, member in enumerate(np.resize(chosen, _BATCH)):
+      for start in range(0, len(members), self.batch_size):
+        chosen = members[start : start + self.batch_size]
+        # An incomplete batch repeats its documents.
+        filled = np.resize(chosen, self.batch_size)
+        batch_BS = np.zeros((self.batch_size, lengths[bucket]), np.int32)
+        for row, member in enumerate(filled):
           batch_BS[row, : len(tokens[member])] = tokens[member]
-        names = [documents[member].id for member in np.resize(chosen, _BATCH)]
-        queries, log_probs = jax.device_get(
-          draw(
-            self._model,
-            self._params,
-            batch_BS,
-            document_keys(names, seed),
-            settings,
-            forced,
-          )
-        )
+        names = [documents[member].id for member in filled]
+        keys_B = document_keys(names, seed)
+        queries, log_probs = self._drawn(batch_BS, keys_B, settings, forced)
         for row, member in enumerate(chosen):
           found[member] = self._texts(
             queries[row, :, len(forced) :], log_probs[row]
           )
     return found
+
+  def _drawn(self, batch_BS, keys_B, settings, forced):
+    """What `draw` gives on the devices of the mesh, as numpy arrays."""
+    rows = NamedSharding(self._mesh, PartitionSpec(BATCH))
+    with active(self._mesh):
+      return jax.device_get(
+        draw(
+          self._model,
+          self._params,
+          *jax.device_put((batch_BS, keys_B), rows),
+          settings,
+          forced,
+        )
+      )
 
   def _forced(self, prefix: str) -> tuple[int, ...]:
     """Tokens of a prefix without what marks beginning and end."""
@@ -146,11 +178,14 @@ def document_keys(names: Sequence[str], seed: int) -> jax.Array:
   )
 
 
-def load_generator(run_dir: str | pathlib.Path) -> Generator:
+def load_generator(
+  run_dir: str | pathlib.Path, mesh: Mesh | None = None
+) -> Generator:
   """Opens the generator that a run of train_text has trained.
 
   Args:
     run_dir: of the run.
+    mesh: of devices of this process; one device when None.
 
   Raises:
     UserError: it is none, or has no checkpoint.
@@ -162,4 +197,5 @@ def load_generator(run_dir: str | pathlib.Path) -> Generator:
     run.vocabulary,
     run.document_length,
     run.sha256,
+    mesh,
   )

@@ -5,6 +5,7 @@ import functools
 import pathlib
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from gr_jax.data.collection import Collection
@@ -27,7 +28,12 @@ from gr_jax.querygen.round_trip import RoundTrip
 from gr_jax.querygen.sanity import Sanity
 from gr_jax.querygen.sources import Extracts, Generated, open_file
 from gr_jax.querygen.words import Frequencies
+from gr_jax.training.mesh import make_mesh
 from gr_jax.types import Query, UserError, document_text
+
+# Documents that go through sources and filters together, at least; and batches
+# of a generator, which cuts them by their lengths.
+_TOGETHER, _BATCHES = 256, 16
 
 
 class Corpus:
@@ -56,12 +62,14 @@ class Opened:
     sources: of queries.
     filters: of the queries of single documents.
     leaks: the leak check among the filters, None where none was asked for.
+    together: documents that go through sources and filters at once.
   """
 
   corpus: Corpus
   sources: Sequence[Source]
   filters: Sequence[Filter]
   leaks: Leaks | None
+  together: int
 
   def provenance(self) -> dict[str, object]:
     """What the queries depend on, besides settings and collection."""
@@ -109,7 +117,9 @@ def open_all(settings: QueryGenerationSettings, work: pathlib.Path) -> Opened:
     filters.append(_relevance(settings))
   if settings.diversity.queries:
     filters.append(Diversity(settings.diversity, corpus.frequencies))
-  return Opened(corpus, sources, filters, leaks)
+  batches = [s.batch_size for s in sources if isinstance(s, Generated)]
+  together = max([_TOGETHER, *(_BATCHES * size for size in batches)])
+  return Opened(corpus, sources, filters, leaks, together)
 
 
 def _source(
@@ -121,7 +131,9 @@ def _source(
       return None
     from gr_jax.querygen.generator import load_generator
 
-    return Generated(load_generator(asked.run), asked, settings.seed)
+    # Each of several processes has shards of its own.
+    mesh = make_mesh(settings.mesh, jax.local_devices())
+    return Generated(load_generator(asked.run, mesh), asked, settings.seed)
   if isinstance(asked, ExtractiveSource):
     frequencies = corpus.frequencies if asked.phrases else None
     return Extracts(asked, settings.seed, frequencies)

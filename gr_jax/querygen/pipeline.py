@@ -30,10 +30,11 @@ from gr_jax.types import Document, UserError
 # Raised whenever the same inputs would give other queries.
 FORMAT = 1
 _PACKAGES = ('gr_jax', 'jax', 'numpy', 'bm25s', 'PyStemmer', 'transformers')
-# Settings that say where something lies: what lies there counts.
-_PLACES = ('data_dir', 'output', 'path', 'folder', 'run', 'ranker', 'encoder')
-# Documents that go through sources and filters together.
-_BATCH = 256
+# Settings that say where something lies or is computed: what lies there counts.
+_PLACES = (
+  *('data_dir', 'output', 'path', 'folder', 'run', 'ranker', 'encoder'),
+  'mesh',
+)
 
 
 def generate_queries(settings: QueryGenerationSettings) -> dict:
@@ -136,8 +137,8 @@ def _make(
     for number in mine:
       documents = list(collection.documents(positions[number], size))
       rows, counts = [], {}
-      for start in range(0, len(documents), _BATCH):
-        part = documents[start : start + _BATCH]
+      for start in range(0, len(documents), opened.together):
+        part = documents[start : start + opened.together]
         first = number * size + start
         rows += _queries_of(opened, part, first, counts)
         done += len(part)

@@ -3,6 +3,7 @@
 import dataclasses
 
 from gr_jax.querygen.sampling import SamplingSettings
+from gr_jax.training.mesh import MeshSettings
 from gr_jax.types import UserError, check_option, check_range
 
 _INFINITY = float('inf')
@@ -282,6 +283,8 @@ class QueryGenerationSettings:
     round_trip: whether they find their document.
     relevance: what a cross-encoder says.
     diversity: which of many to keep.
+    mesh: how the devices of a process share what a generator draws; queries
+      are the same whatever it is.
     seed: of all that is drawn.
     documents_per_shard: documents of one file of the output.
     max_bad_records: records of the collection that may be left out.
@@ -298,6 +301,7 @@ class QueryGenerationSettings:
   round_trip: RoundTripSettings = RoundTripSettings()
   relevance: RelevanceSettings = RelevanceSettings()
   diversity: DiversitySettings = DiversitySettings()
+  mesh: MeshSettings = MeshSettings()
   seed: int = 0
   documents_per_shard: int = 4096
   max_bad_records: int = 0
@@ -322,5 +326,6 @@ SETTINGS = (
   RoundTripSettings,
   RelevanceSettings,
   DiversitySettings,
+  MeshSettings,
   QueryGenerationSettings,
 )

@@ -12,8 +12,10 @@ import math
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from gr_jax.querygen.beam_search import beam_search
+from gr_jax.querygen.rows import of_own_rows
 from gr_jax.types import UserError, check_option, check_range
 
 _NEVER = -1e9
@@ -115,6 +117,8 @@ def draw(model, params, documents_BS, keys_B, settings, prefix=()):
 
   def step(tokens_R, cache, position):
     log_probs_RV, cache = apply(read, tokens_R, cache, position, method='step')
+    # Brought together once: to look for a nucleus sums them many times.
+    log_probs_RV = nn.with_logical_constraint(log_probs_RV, ('batch', None))
     return _allowed(log_probs_RV, position, config, settings, prefix), cache
 
   def empty_cache(rows):
@@ -209,7 +213,9 @@ def chosen_tokens(log_probs_RV, uniform_R, settings):
   if settings.top_k:
     # Best first: their order is that of their ranks.
     k = min(settings.top_k, scores_RV.shape[-1])
-    scores_RK, tokens_RK = jax.lax.top_k(scores_RV, k)
+    scores_RK, tokens_RK = of_own_rows(
+      functools.partial(jax.lax.top_k, k=k), scores_RV
+    )
     probs_RK = jax.nn.softmax(scores_RK)
     before_RK = jnp.cumsum(probs_RK, axis=-1) - probs_RK
     kept_RK = jnp.where(before_RK < settings.top_p, probs_RK, 0.0)

@@ -29,9 +29,11 @@ class Writer(Protocol):
 
   Attributes:
     sha256: of its parameters.
+    batch_size: documents that it writes for at once.
   """
 
   sha256: str
+  batch_size: int
 
   def generate(
     self,
@@ -49,6 +51,7 @@ class Generated:
 
   Attributes:
     provenance: SHA-256 of the parameters.
+    batch_size: documents that it writes for at once.
   """
 
   name = 'generator'
@@ -66,6 +69,7 @@ class Generated:
     language = settings.query_language
     self._prefix = control_prefix(language) if language else ''
     self.provenance = generator.sha256
+    self.batch_size = generator.batch_size
 
   def queries(
     self, documents: Sequence[Document], first: int

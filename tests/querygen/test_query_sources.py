@@ -36,6 +36,7 @@ class Echo:
   """Writes ids."""
 
   sha256 = 'abc'
+  batch_size = 16
 
   def generate(self, documents, settings, seed, prefix=''):
     return [

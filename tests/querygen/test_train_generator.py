@@ -1,172 +1,44 @@
 """A run of train_text: it learns queries by heart, and goes on bit for bit."""
 
 import dataclasses
-import json
-import pathlib
 
 import jax
 import numpy as np
 import pytest
-import tiny_collection
-
-from gr_jax import generate_queries, run_folder, train_text
-from gr_jax.checksums import file_sha256
-from gr_jax.data import prepared, shard_files
-from gr_jax.data.collection import Collection
-from gr_jax.data.loader import LoaderSettings
-from gr_jax.data.preparation_settings import (
-  FORMAT,
-  PreparationSettings,
-  inputs_hash,
+from tiny_generator import (
+  DOCUMENT,
+  QUERY,
+  begun,
+  contents,
+  generated,
+  map_texts,
+  restored,
 )
-from gr_jax.data.pseudo_queries import read_pseudo_queries
+
+from gr_jax import run_folder, train_text
+from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
-from gr_jax.models.bert import BertConfig
-from gr_jax.models.query_generator import GeneratorConfig, QueryGenerator
-from gr_jax.models.t5 import T5Config
+from gr_jax.models.query_generator import QueryGenerator
 from gr_jax.querygen.generator import load_generator
 from gr_jax.querygen.sampling import SamplingSettings, draw
-from gr_jax.text_run_settings import TextRunSettings
-from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.logs import read_jsonl
-from gr_jax.training.optimizer import OptimizerSettings
-from gr_jax.training.text_step import TextTrainingSettings
-from gr_jax.types import UserError, document_text
+from gr_jax.types import UserError
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS, SAVED = 200, 180
-QUERY, DOCUMENT = 10, 20
-START, END = 2, 3
-WORDS = [
-  *tiny_collection.ANIMALS,
-  *tiny_collection.PLACES,
-  *('the', 'lives', 'at', 'and', 'sleeps', 'by', 'day', 'of', 'which', 'is'),
-  '.',
-]
-
-
-def write_vocabulary(folder):
-  """A tokenizer.json of the words of the tiny collection."""
-  from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-  from tokenizers.processors import TemplateProcessing
-
-  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS]
-  numbers = {piece: number for number, piece in enumerate(pieces)}
-  tokenizer = Tokenizer(models.WordPiece(numbers, unk_token='[UNK]'))
-  tokenizer.normalizer = normalizers.BertNormalizer()
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  tokenizer.post_processor = TemplateProcessing(
-    single='[CLS] $A [SEP]',
-    special_tokens=[('[CLS]', START), ('[SEP]', END)],
-  )
-  folder.mkdir(parents=True)
-  tokenizer.save(str(folder / 'tokenizer.json'))
-  return len(pieces)
-
-
-def write_prepared(path, settings):
-  """What preparation would write, without TensorFlow's seconds."""
-  path.mkdir(parents=True)
-  collection = Collection(settings.data_dir)
-  vocabulary = load_vocabulary(settings.preparation.vocabulary)
-  vocabulary.save(path / 'vocabulary')
-  documents = list(collection.documents())
-  row_of = {document.id: row for row, document in enumerate(documents)}
-  texts = {query.id: query.text for query in collection.queries()}
-  (path / 'document_ids.txt').write_text(''.join(f'{d}\n' for d in row_of))
-  tokens = vocabulary.encode_batch(map_texts(documents), DOCUMENT)
-  shards = ['documents-00000.array_record', 'labelled.array_record']
-  shard_files.write_shard(
-    path / shards[0], map(shard_files.encode_tokens, tokens)
-  )
-  examples = [
-    shard_files.Example(
-      np.array(vocabulary.encode(texts[j.query_id], QUERY)),
-      row_of[j.document_id],
-      j.query_id,
-    )
-    for j in collection.judgements('train')
-  ]
-  owners = np.array([e.document_index for e in examples], np.int32)
-  np.save(path / prepared.document_indices_file('labelled'), owners)
-  shard_files.write_shard(
-    path / shards[1], map(shard_files.encode_example, examples)
-  )
-  preparation = dataclasses.replace(
-    settings.preparation, data_dir=settings.data_dir
-  )
-  manifest = {
-    'format': FORMAT,
-    'settings': {'query_length': QUERY, 'document_length': DOCUMENT},
-    'inputs_sha256': inputs_hash(preparation),
-    'documents': {'count': len(documents), 'shards': shards[:1]},
-    'sources': {'labelled': {'count': len(examples), 'shards': shards[1:]}},
-    'files': {
-      file.relative_to(path).as_posix(): {
-        'bytes': file.stat().st_size,
-        'sha256': file_sha256(file),
-      }
-      for file in path.rglob('*')
-      if file.is_file()
-    },
-  }
-  (path / 'manifest.json').write_text(json.dumps(manifest))
-
-
-def map_texts(documents):
-  return [document_text(document) for document in documents]
-
-
-def settings_of(folder, size):
-  encoder = BertConfig(
-    vocab_size=size, emb_dim=24, num_heads=2, num_layers=1, mlp_dim=48,
-    max_length=DOCUMENT, dropout_rate=0.0, initializer_stddev=0.3,
-  )  # fmt: skip
-  decoder = T5Config(
-    vocab_size=size, emb_dim=24, num_heads=2, head_dim=12, num_encoder_layers=0,
-    num_decoder_layers=1, mlp_dim=48, logits_via_embedding=True,
-    # Draws of a resumed run are those of an uninterrupted one.
-    dropout_rate=0.02,
-  )  # fmt: skip
-  return TextRunSettings(
-    run_dir=str(folder / 'run'),
-    data_dir=str(folder / 'data'),
-    cache_dir=str(folder / 'cache'),
-    preparation=PreparationSettings(
-      vocabulary=str(folder / 'vocabulary' / 'tokenizer.json'),
-      sources=('labelled',),
-      query_length=QUERY,
-      document_length=DOCUMENT,
-    ),
-    loader=LoaderSettings(batch_size=20, rates={'labelled': 1.0}),
-    model=GeneratorConfig(
-      encoder, decoder, pointer=True, train_encoder=True,
-      queries_per_document=2, start=START, end=END,
-    ),
-    training=TextTrainingSettings(
-      steps=STEPS, log_every=20, evaluate_every=100, checkpoint_every=SAVED,
-      keep_checkpoints=9,
-      optimizer=OptimizerSettings(learning_rate=0.01, vector_rate=1.0),
-    ),
-  )  # fmt: skip
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
   folder = tmp_path_factory.mktemp('generator')
-  tiny_collection.write_collection(folder / 'data')
-  settings = settings_of(folder, write_vocabulary(folder / 'vocabulary'))
-  write_prepared(folder / 'cache' / 'prepared', settings)
+  settings = begun(
+    folder,
+    steps=STEPS,
+    log_every=20,
+    evaluate_every=100,
+    checkpoint_every=SAVED,
+  )
   train_text.train(settings, folder / 'run')
   return folder, settings
-
-
-def restored(run_dir):
-  checkpoints = Checkpoints(run_dir / 'checkpoints')
-  try:
-    return checkpoints.restore_params(checkpoints.latest())
-  finally:
-    checkpoints.close()
 
 
 def test_it_writes_the_queries_that_it_has_learned_by_heart(trained):
@@ -264,27 +136,8 @@ def test_other_settings_do_not_go_on_with_a_run(trained):
   run_folder.check_settings(settings, folder / 'run')
 
 
-def generated(folder, output, held_out='()'):
-  door = [
-    '--gin_file=gin/querygen/default.gin',
-    f'--gin.DATA_DIR={folder / "data"}',
-    f'--gin.OUTPUT={output}',
-    f'--gin.GENERATOR={folder / "run"}',
-    '--gin.QueryGenerationSettings.sources=(@GeneratorSource(),)',
-    '--gin.QueryGenerationSettings.documents_per_shard=16',
-    '--gin.SamplingSettings.queries=4',
-    '--gin.SamplingSettings.max_tokens=10',
-    # What was learned is what test asks.
-    f'--gin.LeakSettings.splits={held_out}',
-  ]
-  assert generate_queries.main(door) == 0
-  ids = Collection(folder / 'data').document_index()
-  return list(read_pseudo_queries(output, ids, pytest.fail))
-
-
-def test_the_door_of_pseudo_queries_asks_it(trained, tmp_path, monkeypatch):
+def test_the_door_of_pseudo_queries_asks_it(trained, tmp_path):
   folder = trained[0]
-  monkeypatch.chdir(ROOT)
   found = generated(folder, tmp_path / 'out')
   texts = {query.text for query in Collection(folder / 'data').queries()}
   own = sum(text in texts for _, text in found)
@@ -295,10 +148,6 @@ def test_the_door_of_pseudo_queries_asks_it(trained, tmp_path, monkeypatch):
       assert set(name.split('-')) <= set(text.split())
   # As often as one likes.
   assert generated(folder, tmp_path / 'again') == found
-  files = [
-    sorted(path.read_bytes() for path in (tmp_path / name).iterdir())
-    for name in ('out', 'again')
-  ]
-  assert files[0] == files[1]
-  none = generated(folder, tmp_path / 'none', "('test', 'dev')")
+  assert contents(tmp_path / 'out') == contents(tmp_path / 'again')
+  none = generated(folder, tmp_path / 'none', held_out="('test', 'dev')")
   assert len(none) < len(found) / 4
