@@ -18,8 +18,8 @@ def beam_search(step, empty_cache, batch, config, settings):
   so that W go on even where W end.
 
   Args:
-    step: (tokens_R, cache, position) -> ([R, V] log-probabilities, cache), R =
-      B x W beams.
+    step: (tokens_RL so far, last_R, cache, position) -> ([R, V]
+      log-probabilities, cache), R = B x W beams.
     empty_cache: rows -> cache whose leaves begin with them.
     batch: B.
     config: models.query_generator.GeneratorConfig.
@@ -27,7 +27,7 @@ def beam_search(step, empty_cache, batch, config, settings):
 
   Returns:
     [B, W, L] int32 tokens without start and end, padded with 0, and [B, W]
-    float32 log-probabilities.
+    float32 log-probabilities; nothing but padding where there are fewer.
   """
   width, length = settings.queries, settings.max_tokens
   grow = functools.partial(
@@ -36,7 +36,10 @@ def beam_search(step, empty_cache, batch, config, settings):
 
   def body(position, state):
     alive, ended, cache = state
-    log_probs_RV, cache = step(alive[2].reshape(-1), cache, position)
+    tokens_BWL, _, last_BW = alive
+    log_probs_RV, cache = step(
+      tokens_BWL.reshape(-1, length), last_BW.reshape(-1), cache, position
+    )
     return of_own_rows(
       grow, alive, ended, cache, log_probs_RV, whole=(position,)
     )
@@ -102,7 +105,9 @@ def _beginning(shape, length, start):
 def _kept(ended, tokens_BXL, log_probs_BX, length):
   """The W best of those that have ended and those that end now."""
   tokens_BWL, ranks_BW, log_probs_BW = ended
-  ranks = jnp.concatenate([ranks_BW, log_probs_BX / length], axis=1)
+  # What holds a token that may not come takes the place of no empty one.
+  ranks_BX = jnp.where(log_probs_BX > _NEVER / 2, log_probs_BX / length, _NEVER)
+  ranks = jnp.concatenate([ranks_BW, ranks_BX], axis=1)
   tokens = jnp.concatenate([tokens_BWL, tokens_BXL], axis=1)
   log_probs = jnp.concatenate([log_probs_BW, log_probs_BX], axis=1)
   ranks_BW, chosen_BW = jax.lax.top_k(ranks, ranks_BW.shape[1])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from gr_jax.querygen.beam_search import beam_search
+from gr_jax.querygen.repeats import repeating_tokens
 from gr_jax.querygen.rows import of_own_rows
 from gr_jax.types import UserError, check_option, check_range
 
@@ -38,6 +39,8 @@ class SamplingSettings:
     min_tokens: of a query before its end.
     length_penalty: of a beam: its log-probability is divided by its length to
       this power.
+    no_repeat_ngram: n-grams of so many tokens are written once in a query, its
+      prefix apart; 0 lets them repeat. Where no other token may come, they do.
   """
 
   queries: int = 10
@@ -48,6 +51,7 @@ class SamplingSettings:
   max_tokens: int = 24
   min_tokens: int = 2
   length_penalty: float = 1.0
+  no_repeat_ngram: int = 0
 
   def __post_init__(self):
     check_option('SamplingSettings.method', self.method, ('sample', 'beam'))
@@ -61,6 +65,7 @@ class SamplingSettings:
         'max_tokens': (self.min_tokens + 1, math.inf),
         'min_tokens': (0, math.inf),
         'length_penalty': (0, math.inf),
+        'no_repeat_ngram': (0, math.inf),
       },
     )
 
@@ -115,11 +120,14 @@ def draw(model, params, documents_BS, keys_B, settings, prefix=()):
   read = apply(documents_BS, method='read')
   batch, width = documents_BS.shape[0], settings.queries
 
-  def step(tokens_R, cache, position):
-    log_probs_RV, cache = apply(read, tokens_R, cache, position, method='step')
+  def step(tokens_RL, last_R, cache, position):
+    log_probs_RV, cache = apply(read, last_R, cache, position, method='step')
     # Brought together once: to look for a nucleus sums them many times.
     log_probs_RV = nn.with_logical_constraint(log_probs_RV, ('batch', None))
-    return _allowed(log_probs_RV, position, config, settings, prefix), cache
+    never_RV = _never(
+      tokens_RL, position, log_probs_RV.shape[-1], config, settings, prefix
+    )
+    return jnp.where(never_RV, _NEVER, log_probs_RV), cache
 
   def empty_cache(rows):
     return apply(rows, settings.max_tokens, method='empty_cache')
@@ -142,7 +150,9 @@ def _sample(step, cache, keys_R, config, settings):
 
   def body(drawn):
     position = drawn.position
-    log_probs_RV, cache = step(drawn.last_R, drawn.cache, position)
+    log_probs_RV, cache = step(
+      drawn.tokens_RL, drawn.last_R, drawn.cache, position
+    )
     keys = jax.vmap(jax.random.fold_in, (0, None))(keys_R, position)
     uniform_R = jax.vmap(jax.random.uniform)(keys)
     chosen_R = chosen_tokens(log_probs_RV, uniform_R, settings)
@@ -177,13 +187,14 @@ def _sample(step, cache, keys_R, config, settings):
   )
 
 
-def _allowed(log_probs_RV, position, config, settings, prefix):
-  """Log-probabilities without tokens that must not come here.
+def _never(tokens_RL, position, size, config, settings, prefix):
+  """[1, V] or [R, V] bool, the tokens that must not come here.
 
   Padding and the start never come, the end not before there is a query, and
-  last of all nothing else; a prefix is forced.
+  last of all nothing else; a prefix is forced, and n-grams may be forbidden
+  that were written before.
   """
-  tokens_V = jnp.arange(log_probs_RV.shape[-1])
+  tokens_V = jnp.arange(size)
   never_V = (tokens_V == 0) | ((tokens_V == config.start) & (tokens_V > 0))
   ends_V = tokens_V == config.end
   early = position < settings.min_tokens + len(prefix)
@@ -192,7 +203,15 @@ def _allowed(log_probs_RV, position, config, settings, prefix):
   if prefix:
     forced = jnp.asarray(prefix)[jnp.minimum(position, len(prefix) - 1)]
     never_V = jnp.where(position < len(prefix), tokens_V != forced, never_V)
-  return jnp.where(never_V[None], _NEVER, log_probs_RV)
+  never_1V = never_V[None]
+  if not settings.no_repeat_ngram:
+    return never_1V
+  never_RV = never_1V | repeating_tokens(
+    tokens_RL, position, settings.no_repeat_ngram, len(prefix), size
+  )
+  return jnp.where(
+    jnp.all(never_RV, axis=-1, keepdims=True), never_1V, never_RV
+  )
 
 
 def chosen_tokens(log_probs_RV, uniform_R, settings):

@@ -26,8 +26,8 @@ MESHES = {
   'data 2 x fsdp 2 x model 2': MeshSettings(data=2, fsdp=2, model=2),
 }
 DRAWN = SamplingSettings(queries=4, max_tokens=8)
-TOP = dataclasses.replace(DRAWN, top_k=5)
-BEAM = dataclasses.replace(DRAWN, method='beam')
+TOP = dataclasses.replace(DRAWN, top_k=5, no_repeat_ngram=2)
+BEAM = dataclasses.replace(DRAWN, method='beam', no_repeat_ngram=2)
 
 
 @pytest.fixture(scope='module')

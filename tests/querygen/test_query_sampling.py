@@ -52,7 +52,9 @@ def model_and_params():
 
 
 def drawn(documents_BS, keys_B, prefix=(), **settings):
-  settings = SamplingSettings(max_tokens=LENGTH, min_tokens=1, **settings)
+  settings = SamplingSettings(
+    **{'max_tokens': LENGTH, 'min_tokens': 1} | settings
+  )
   found = draw(
     *model_and_params(), documents_BS, keys_B, settings, prefix=prefix
   )
@@ -60,16 +62,19 @@ def drawn(documents_BS, keys_B, prefix=(), **settings):
 
 
 @functools.cache
-def every_sequence():
-  """{sequence: [B] log-probability of it and its end} of 1 to 2 tokens."""
+def every_sequence(longest=LENGTH):
+  """{sequence: [B, L] log-probabilities of its tokens and its end}.
+
+  Of 1 to L - 1 tokens.
+  """
   model, params = model_and_params()
   words = [v for v in range(1, V) if v not in (START, END)]
   sequences = [
     words_
-    for length in range(1, LENGTH)
+    for length in range(1, longest)
     for words_ in itertools.product(words, repeat=length)
   ]
-  rows_XL = np.zeros((len(sequences), LENGTH + 1), np.int32)
+  rows_XL = np.zeros((len(sequences), longest + 1), np.int32)
   for row, sequence in zip(rows_XL, sequences, strict=True):
     row[: len(sequence) + 2] = [START, *sequence, END]
   rows_RL = np.concatenate([rows_XL, rows_XL])
@@ -151,10 +156,18 @@ def test_what_has_no_weight_is_never_drawn():
 
 @pytest.mark.parametrize('settings', [{'top_p': 1.0}, {'top_k': 2}])
 def test_queries_have_the_frequencies_of_their_probabilities(settings):
-  settings |= {'temperature': 1.3}
+  assert_frequencies(SamplingSettings(temperature=1.3, **settings))
+
+
+def assert_frequencies(rules, longest=LENGTH):
+  """Draws, and counts each sequence of up to `longest` - 1 tokens."""
   width = 4000
-  tokens_BWL, log_probs_BW = drawn(DOCUMENTS, KEYS, queries=width, **settings)
-  rules = SamplingSettings(**settings)
+  rules = dataclasses.replace(
+    rules, queries=width, max_tokens=longest, min_tokens=1
+  )
+  tokens_BWL, log_probs_BW = jax.device_get(
+    draw(*model_and_params(), DOCUMENTS, KEYS, rules)
+  )
   for document in range(2):
     chances = sequence_chances(document, rules)
     assert sum(chances.values()) == pytest.approx(1, abs=1e-5)
@@ -165,7 +178,7 @@ def test_queries_have_the_frequencies_of_their_probabilities(settings):
       sequence = tuple(int(t) for t in row if t)
       counts[sequence] += 1
       # The model's own probability, whatever the rules.
-      expected = every_sequence()[sequence][document].sum()
+      expected = every_sequence(longest)[sequence][document].sum()
       assert log_prob == pytest.approx(expected, rel=1e-4, abs=1e-4)
     often = [s for s, chance in chances.items() if chance * width >= 5]
     observed = [counts[s] for s in often]
@@ -178,19 +191,25 @@ def test_queries_have_the_frequencies_of_their_probabilities(settings):
     assert stats.chisquare(observed, expected).pvalue > 1e-3
 
 
+def repeats(sequence, n):
+  """Whether its last n tokens stand in a sequence before."""
+  grams = [tuple(sequence[i : i + n]) for i in range(len(sequence) - n + 1)]
+  return n > 0 and len(grams) > 0 and grams[-1] in grams[:-1]
+
+
 def sequence_chances(document, rules):
   """{sequence: chance to be drawn} by the rules at each position."""
-  found = every_sequence()
+  found = every_sequence(rules.max_tokens)
   words = sorted({s[0] for s in found})
 
   def choices(prefix):
     """(token, chance) at a position: END first not before a word."""
     probs = np.zeros(V)
     for word in words:
-      if len(prefix) < LENGTH - 1:
-        longer = next(
-          s for s in found if s[: len(prefix) + 1] == (*prefix, word)
-        )
+      longer = (*prefix, word)
+      if len(longer) < rules.max_tokens and not repeats(
+        longer, rules.no_repeat_ngram
+      ):
         probs[word] = np.exp(found[longer][document][len(prefix)])
     if prefix:
       probs[END] = np.exp(found[prefix][document][len(prefix)])
