@@ -1,8 +1,5 @@
 """A run that trains a query generator: model, weights, batches, dev loss."""
 
-import functools
-
-import jax
 import numpy as np
 
 from gr_jax import run_settings
@@ -12,6 +9,7 @@ from gr_jax.data.loader import pad
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import QueryGenerator, example_batch
+from gr_jax.querygen.likelihood import token_metrics
 from gr_jax.training import initial
 from gr_jax.types import document_text
 
@@ -90,8 +88,9 @@ class GeneratorRun:
       prepared: data.prepared.PreparedData.
 
     Returns:
-      (step, state) -> {'dev/token_loss': nats a token}, or nothing where there
-      is no dev split.
+      (step, state) -> {'dev/token_loss': nats a token, 'dev/token_accuracy':
+      share of tokens that are the likeliest}, or nothing where there is no dev
+      split.
     """
     settings = self._settings
     folder, bad = run_settings.collection_arguments(settings, run_dir)
@@ -101,18 +100,18 @@ class GeneratorRun:
     if 'dev' not in collection.splits():
       return ()
     batches = _dev_batches(collection, prepared, settings.seed)
-    loss = jax.jit(
-      functools.partial(self.module.apply, method='loss', deterministic=True)
-    )
 
     def hook(step, state):
       del step
-      total = count = 0.0
+      sums: dict[str, np.ndarray] = {}
       for batch in batches:
-        _, metrics = loss({'params': state.all_params()}, batch)
-        total += float(metrics['token_loss'][0])
-        count += float(metrics['token_loss'][1])
-      return {'dev/token_loss': total / max(count, 1.0)}
+        found = token_metrics(self.module, state.all_params(), batch)
+        for name, pair in found.items():
+          sums[name] = sums.get(name, 0.0) + np.array(pair, np.float64)
+      return {
+        f'dev/{name}': total / max(count, 1.0)
+        for name, (total, count) in sums.items()
+      }
 
     return (hook,)
 

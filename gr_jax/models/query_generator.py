@@ -96,6 +96,20 @@ def example_batch() -> dict:
   return {'document_tokens': tokens_BS, 'query_tokens': tokens_BS[:, None]}
 
 
+def inputs_and_targets(queries_BWL, start: int):
+  """[R, L] tokens that are read, and those written after them, 0 for none.
+
+  Args:
+    queries_BWL: int32 tokens of queries, padded with 0.
+    start: of GeneratorConfig; where it is not 0 all queries begin with it.
+  """
+  tokens_RL = queries_BWL.reshape(-1, queries_BWL.shape[-1])
+  if start:
+    # [CLS] is written already.
+    return tokens_RL, jnp.pad(tokens_RL[:, 1:], ((0, 0), (0, 1)))
+  return jnp.pad(tokens_RL[:, :-1], ((0, 0), (1, 0))), tokens_RL
+
+
 class QueryGenerator(nn.Module):
   """P(query | document), token by token.
 
@@ -143,14 +157,9 @@ class QueryGenerator(nn.Module):
     Returns:
       The loss in nats a token, and metrics, {'name': (total, count)}.
     """
-    queries_BWL = batch['query_tokens']
-    targets_RL = queries_BWL.reshape(-1, queries_BWL.shape[-1])
-    inputs_RL = targets_RL
-    if self.config.start:
-      # [CLS] is written already.
-      targets_RL = jnp.pad(targets_RL[:, 1:], ((0, 0), (0, 1)))
-    else:
-      inputs_RL = jnp.pad(targets_RL[:, :-1], ((0, 0), (1, 0)))
+    inputs_RL, targets_RL = inputs_and_targets(
+      batch['query_tokens'], self.config.start
+    )
     log_probs_RL = self.log_probs(
       batch['document_tokens'], inputs_RL, targets_RL, deterministic
     )

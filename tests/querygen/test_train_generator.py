@@ -103,14 +103,15 @@ def test_logs_tell_of_training_and_of_dev(trained):
   logs = read_jsonl(trained[0] / 'run' / 'logs')
   losses = [line['token_loss'] for line in logs if 'token_loss' in line]
   assert losses[-1] < losses[0] / 4
-  dev = {
-    line['step']: line['dev/token_loss']
-    for line in logs
-    if 'dev/token_loss' in line
-  }
+  dev, right = (
+    {line['step']: line[name] for line in logs if name in line}
+    for name in ('dev/token_loss', 'dev/token_accuracy')
+  )
   assert list(dev) == [100, STEPS]
   # Its queries are among those that are trained on: half of the choice.
   assert dev[STEPS] < 0.5
+  # Of five tokens the first may be that of the other query.
+  assert list(right) == [100, STEPS] and 0.75 < right[STEPS] <= 1
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
