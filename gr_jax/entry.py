@@ -6,6 +6,7 @@ Light on purpose: `--help` answers before anything heavy is imported.
 import argparse
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ _INTERRUPTED = 'interrupted'
 _TERMINATED = 'terminated'
 # Seconds that an interrupted process has to tidy up.
 _TIDY_SECONDS = 3.0
+_VIRTUAL = re.compile(r'--xla_force_host_platform_device_count=(\d+)')
+# Threads of XLA for each virtual device: one deadlocks, two did not.
+_DEVICE_THREADS = 8
 
 
 def run_main(main: Callable[[list[str]], int | None]) -> None:
@@ -33,6 +37,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     main: takes the arguments after the program's name, returns the exit
       status (None is 0).
   """
+  give_threads_to_virtual_devices(os.environ)
   before = signal.signal(signal.SIGTERM, _terminate)
   try:
     status = main(sys.argv[1:]) or 0
@@ -151,6 +156,23 @@ def keep_compiled() -> None:
   # By default only what took a second to compile is kept.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def give_threads_to_virtual_devices(environment) -> None:
+  """Lets XLA have more threads than virtual CPU devices.
+
+  An all-reduce holds its thread until the other devices come. XLA has as many
+  threads as there are devices or cores, and one program's all-reduces of
+  different groups may be under way together: when they hold all threads, the
+  devices that they wait for never come. NPROC is read when devices are first
+  asked for; one that is set is left.
+
+  Args:
+    environment: os.environ, before JAX asks for its devices.
+  """
+  found = _VIRTUAL.findall(environment.get('XLA_FLAGS', ''))
+  if found and int(found[-1]) > 1:
+    environment.setdefault('NPROC', str(_DEVICE_THREADS * int(found[-1])))
 
 
 def refuse_several_processes() -> None:

@@ -37,6 +37,9 @@ jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
 def pytest_configure(config):
   devices = 8 if config.option.markexpr in ('mesh', 'soak') else 1
   jax.config.update('jax_num_cpu_devices', devices)
+  # As doors do it for XLA_FLAGS that ask for virtual devices.
+  if devices > 1:
+    os.environ.setdefault('NPROC', str(8 * devices))
 
 
 @pytest.fixture(scope='session')

@@ -61,6 +61,88 @@ def test_compiled_programs_are_kept(monkeypatch, compilation_cache, tmp_path):
   assert jax.config.jax_compilation_cache_dir == 'of the user'
 
 
+FOUR = '--xla_force_host_platform_device_count=4'
+
+
+@pytest.mark.parametrize(
+  ('before', 'threads'),
+  [
+    ({}, None),
+    ({'XLA_FLAGS': FOUR.replace('4', '1')}, None),
+    ({'XLA_FLAGS': f'--xla_dump_to=x {FOUR}'}, '32'),
+    ({'XLA_FLAGS': f'{FOUR} {FOUR.replace("4", "8")}'}, '64'),
+    ({'XLA_FLAGS': FOUR, 'NPROC': '5'}, '5'),
+  ],
+)
+def test_virtual_devices_get_threads(before, threads):
+  environment = dict(before)
+  entry.give_threads_to_virtual_devices(environment)
+  assert environment.get('NPROC') == threads
+
+
+# Each layer has all-reduces of its own along both axes, none of which waits for
+# those of another layer.
+INDEPENDENT = """
+import os
+from gr_jax import entry
+os.environ['XLA_FLAGS'] = ' '.join((
+  '--xla_force_host_platform_device_count=8',
+  '--xla_cpu_collective_call_terminate_timeout_seconds=60',
+))
+entry.give_threads_to_virtual_devices(os.environ)
+import jax
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+mesh = jax.make_mesh(
+  (4, 2), ('data', 'model'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+)
+
+def placed(shape, *axes):
+  values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  return jax.device_put(values / 10, NamedSharding(mesh, P(*axes)))
+
+def loss(layers, x_BE):
+  kept = NamedSharding(mesh, P('data', None))
+  total = 0.0
+  for a_EM, b_ME in layers:
+    y_BE = jax.nn.relu(x_BE @ a_EM) @ b_ME
+    y_BE = jax.lax.with_sharding_constraint(y_BE, kept)
+    total += (y_BE**2).mean() + jax.numpy.exp(-(y_BE**2)).mean()
+  return total
+
+@jax.jit
+def step(layers, x_BE):
+  gradients = jax.grad(loss)(layers, x_BE)
+  return jax.tree.map(lambda w, g: w - 1e-3 * g, layers, gradients)
+
+layers = [
+  (placed((64, 128), None, 'model'), placed((128, 64), 'model', None))
+  for _ in range(24)
+]
+x_BE = placed((64, 64), 'data', None)
+for _ in range(500):
+  layers = step(layers, x_BE)
+jax.block_until_ready(layers)
+print('done')
+"""
+
+
+@pytest.mark.soak
+def test_all_reduces_of_virtual_devices_do_not_wait_in_a_circle():
+  """Without threads of their own two runs of two hung within 500 steps."""
+  environment = {**os.environ, 'XLA_FLAGS': ''}
+  del environment['NPROC']
+  done = subprocess.run(
+    [sys.executable, '-c', INDEPENDENT],
+    env=environment,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout == 'done\n', done.stderr[-2000:]
+
+
 def test_interrupt_has_the_shells_status(monkeypatch, capsys):
   def main(arguments):
     raise KeyboardInterrupt

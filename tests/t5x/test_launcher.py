@@ -16,6 +16,8 @@ import pytest
 from small_run import GIN
 from tiny_collection import write_collection
 
+from gr_jax import entry
+
 # A folder of that name, as this one, is found without being installed.
 _SPEC = importlib.util.find_spec('t5x')
 pytestmark = [
@@ -55,17 +57,20 @@ MESHES = {
 def run(module, *arguments, devices=1):
   """What a door or T5X's script prints, its errors included."""
   flags = os.environ.get('XLA_FLAGS', '')
+  environment = {
+    **os.environ,
+    'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}',
+    'JAX_COMPILATION_CACHE_DIR': str(ROOT / 'build' / 'xla_cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+    'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
+    'TF_CPP_MIN_LOG_LEVEL': '2',
+  }
+  # T5X does not see to it.
+  entry.give_threads_to_virtual_devices(environment)
   done = subprocess.run(
     [sys.executable, '-m', module, *map(str, arguments)],
     cwd=ROOT,
-    env={
-      **os.environ,
-      'XLA_FLAGS': f'{flags} --xla_force_host_platform_device_count={devices}',
-      'JAX_COMPILATION_CACHE_DIR': str(ROOT / 'build' / 'xla_cache'),
-      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-      'JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES': '-1',
-      'TF_CPP_MIN_LOG_LEVEL': '2',
-    },
+    env=environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
