@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import deadly_places
 import jax
 import numpy as np
 import pytest
+import survival
 from tiny_generator import (
   DOCUMENT,
   QUERY,
@@ -21,8 +23,8 @@ from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.models.query_generator import QueryGenerator
 from gr_jax.querygen.generator import load_generator
 from gr_jax.querygen.sampling import SamplingSettings, draw
-from gr_jax.training.logs import read_jsonl
-from gr_jax.types import UserError
+from gr_jax.training.logs import MetricWriter, read_jsonl
+from gr_jax.types import Terminated, UserError
 
 STEPS, SAVED = 200, 180
 
@@ -125,6 +127,36 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(trained, tmp_path):
   expected, found = restored(folder / 'run'), restored(again)
   jax.tree.map(np.testing.assert_array_equal, found, expected)
   assert read_jsonl(again / 'logs')[0]['step'] == SAVED + 20
+
+
+def test_sigterm_saves_and_the_run_comes_to_the_same_end(trained, monkeypatch):
+  folder, settings = trained
+  settings = dataclasses.replace(
+    settings,
+    training=dataclasses.replace(
+      settings.training,
+      steps=24,
+      log_every=1,
+      evaluate_every=10,
+      checkpoint_every=100,
+    ),
+  )
+  train_text.train(settings, folder / 'whole')
+  ended = folder / 'ended'
+  with monkeypatch.context() as patched:
+    # Gives back what the place replaces.
+    patched.setattr(MetricWriter, 'write', MetricWriter.write)
+    deadly_places.PLACES['sigterm']()
+    with pytest.raises(Terminated):
+      train_text.train(settings, ended)
+  # Of the step after the line that it came with, and of no other.
+  assert [path.name for path in (ended / 'checkpoints').iterdir()] == [
+    'step_00000016'
+  ]
+  train_text.train(settings, ended)
+  found, expected = map(survival.outcome, (ended, folder / 'whole'))
+  assert [line['step'] for line in found['logs']].count(20) == 2
+  survival.assert_same(found, expected)
 
 
 def test_other_settings_do_not_go_on_with_a_run(trained):
