@@ -284,7 +284,7 @@ class QueryGenerationSettings:
     relevance: what a cross-encoder says.
     diversity: which of many to keep.
     mesh: how the devices of a process share what a generator draws; queries
-      are the same whatever it is.
+      are the same but for how `model` rounds sums.
     seed: of all that is drawn.
     documents_per_shard: documents of one file of the output.
     max_bad_records: records of the collection that may be left out.
