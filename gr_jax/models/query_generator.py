@@ -16,6 +16,7 @@ from flax import struct
 from gr_jax.models import layers
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.encoder import Encoder
+from gr_jax.models.projection import unit_length
 from gr_jax.models.t5 import T5Config
 from gr_jax.models.t5_decoder import DecoderCache, DecoderMemory, empty_cache
 from gr_jax.models.t5_text import T5TextDecoder
@@ -24,10 +25,13 @@ from gr_jax.objectives.pointer import (
   token_log_probs,
   writing_loss,
 )
+from gr_jax.parameters import parameter
 from gr_jax.types import UserError
 
 # Width of the pointer's own attention.
 _POINTER_WIDTH = 64
+# What the score of a place that goes on begins with, for the same token before.
+_FOLLOWING = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +43,9 @@ class GeneratorConfig:
     decoder: sizes of the T5 decoder that writes queries; its vocabulary is the
       encoder's, and its width too where token vectors are taken from there.
     pointer: whether it can also copy tokens of the document.
+    pointer_follows: whether the pointer also compares the last token written
+      with the one before each place of the document, so that it goes on where
+      it copied (our addition): a word of several pieces is one run of them.
     train_encoder: whether the encoder trains too.
     queries_per_document: W, queries of a document that a training batch has,
       which share its encoding.
@@ -60,6 +67,7 @@ class GeneratorConfig:
     logits_via_embedding=True,
   )
   pointer: bool = True
+  pointer_follows: bool = True
   train_encoder: bool = False
   queries_per_document: int = 4
   start: int = 101
@@ -145,6 +153,16 @@ class QueryGenerator(nn.Module):
       self.pointer_gate = layers.Dense(
         1, ('embed', None), use_bias=True, dtype=dtype
       )
+      if config.pointer_follows:
+        self.pointer_token = layers.Dense(
+          _POINTER_WIDTH, ('embed', 'kv'), dtype=dtype
+        )
+        self.pointer_strength = parameter(
+          'pointer_strength',
+          nn.initializers.constant(_FOLLOWING),
+          (1,),
+          (None,),
+        )
 
   def loss(self, batch, deterministic):
     """Mean negative log-likelihood of the queries of documents.
@@ -178,8 +196,9 @@ class QueryGenerator(nn.Module):
       deterministic: no dropout.
     """
     states_BSE, mask_BS = self._encoded(documents_BS, deterministic)
+    embedded_RLM = self.token_embedder(inputs_RL)
     states_RLM = self.decoder(
-      self.token_embedder(inputs_RL),
+      embedded_RLM,
       states_BSE,
       mask_BS,
       deterministic=deterministic,
@@ -193,7 +212,10 @@ class QueryGenerator(nn.Module):
     if not self.config.pointer:
       return written_RL
     copies_BWLS, gate_RL = self._point(
-      states_RLM, self.pointer_key(states_BSE), self._copied(documents_BS)
+      states_RLM,
+      embedded_RLM,
+      self._pointer_keys(states_BSE, documents_BS),
+      self._copied(documents_BS),
     )
     batch, width, length, _ = copies_BWLS.shape
     same_BWLS = (
@@ -210,7 +232,7 @@ class QueryGenerator(nn.Module):
     states_BSE, mask_BS = self._encoded(documents_BS, deterministic=True)
     keys_BSP = None
     if self.config.pointer:
-      keys_BSP = self.pointer_key(states_BSE)
+      keys_BSP = self._pointer_keys(states_BSE, documents_BS)
     memory = self.decoder.memory(states_BSE, mask_BS)
     return ReadDocuments(memory, keys_BSP, self._copied(documents_BS))
 
@@ -231,8 +253,9 @@ class QueryGenerator(nn.Module):
     Returns:
       [R, V] float32 log-probabilities, and the cache with this position.
     """
+    embedded_RM = self.token_embedder(tokens_R)
     states_RM, cache = self.decoder.step(
-      self.token_embedder(tokens_R), read.memory, cache, position
+      embedded_RM, read.memory, cache, position
     )
     scores_RV = jnp.dot(
       self._for_head(states_RM),
@@ -245,7 +268,7 @@ class QueryGenerator(nn.Module):
     if not self.config.pointer:
       return written_RV, cache
     copies_BW1S, gate_R1 = self._point(
-      states_RM[:, None], read.keys_BSP, read.tokens_BS
+      states_RM[:, None], embedded_RM[:, None], read.keys_BSP, read.tokens_BS
     )
     copies_BWS = copies_BW1S[:, :, 0]
     scattered_BWV = jax.vmap(
@@ -276,12 +299,32 @@ class QueryGenerator(nn.Module):
     )
     return jnp.where(marks, 0, documents_BS)
 
-  def _point(self, states_RLM, keys_BSP, tokens_BS):
+  def _pointer_keys(self, states_BSE, documents_BS):
+    """[B, S, P] what the pointer compares of each place, and of that before."""
+    keys_BSP = self.pointer_key(states_BSE)
+    if not self.config.pointer_follows:
+      return keys_BSP
+    before_BS = jnp.pad(documents_BS[:, :-1], ((0, 0), (1, 0)))
+    before_BSP = self._followed(self.token_embedder(before_BS))
+    return jnp.concatenate([keys_BSP, before_BSP], axis=-1)
+
+  def _followed(self, embedded):
+    """[..., P] directions of tokens; those of one token are the same."""
+    directions = unit_length(self.pointer_token(embedded))
+    return directions.astype(self.config.decoder.dtype)
+
+  def _point(self, states_RLM, embedded_RLM, keys_BSP, tokens_BS):
     """[B, W, L, S] shares of tokens to copy, [R, L] log-odds of writing."""
     batch = keys_BSP.shape[0]
     length = states_RLM.shape[1]
     queries_RLP = self.pointer_query(states_RLM)
-    queries_BWLP = queries_RLP.reshape(batch, -1, length, _POINTER_WIDTH)
+    if self.config.pointer_follows:
+      strength = self.pointer_strength[0] * _POINTER_WIDTH**0.5
+      last_RLP = self._followed(embedded_RLM) * strength.astype(
+        states_RLM.dtype
+      )
+      queries_RLP = jnp.concatenate([queries_RLP, last_RLP], axis=-1)
+    queries_BWLP = queries_RLP.reshape(batch, -1, length, keys_BSP.shape[-1])
     scores_BWLS = jnp.einsum(
       'BWLP,BSP->BWLS',
       queries_BWLP,

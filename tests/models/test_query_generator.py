@@ -163,9 +163,14 @@ def test_training_goes_on_with_a_published_t5(tmp_path):
     run_generator.GeneratorRun(other).imported()
 
 
-@pytest.mark.parametrize('pointer', [True, False])
-def test_steps_give_what_all_positions_at_once_give(pointer):
-  model, params = params_of(dataclasses.replace(COPYING, pointer=pointer))
+@pytest.mark.parametrize(
+  ('pointer', 'follows'), [(True, True), (True, False), (False, False)]
+)
+def test_steps_give_what_all_positions_at_once_give(pointer, follows):
+  config = dataclasses.replace(
+    COPYING, pointer=pointer, pointer_follows=follows
+  )
+  model, params = params_of(config)
   rows_RL = QUERIES.reshape(4, -1)
 
   @jax.jit
@@ -198,6 +203,20 @@ def test_the_pointer_copies_words_of_its_own_document_alone():
   assert probs_RL[0, 2] < 1e-6
   # 5 is the only word of the second document, 14 and 6 are not in it.
   np.testing.assert_allclose(probs_RL[2], [1, 0, 0, 0], atol=1e-5)
+
+
+def test_the_pointer_goes_on_where_it_copied():
+  model, params = params_of(COPYING)
+  params['pointer_gate']['bias'][:] = -60.0
+  params['pointer_strength'][:] = 60.0
+  document = np.array([[START, 9, 7, 5, 6, 9, 5, END]], np.int32)
+  run = np.array([[[START, 7, 5, 6, 9]]], np.int32)
+  probs_RL = np.exp(
+    jax.jit(lambda p: log_probs(model, p, document, run))(params)
+  )
+  # 9 follows [CLS]; after the second 5 there is nothing to copy.
+  assert probs_RL[0, 0] < 1e-3
+  np.testing.assert_allclose(probs_RL[0, 1:4], 1.0, atol=1e-2)
 
 
 def test_documents_and_padding_of_others_change_nothing():
