@@ -11,7 +11,7 @@ from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import QueryGenerator, example_batch
 from gr_jax.querygen.likelihood import token_metrics
 from gr_jax.training import initial
-from gr_jax.types import document_text
+from gr_jax.types import UserError, document_text
 
 # Pairs of the dev split whose likelihood is measured.
 _DEV_PAIRS = 256
@@ -69,12 +69,16 @@ class GeneratorRun:
     Args:
       prepared: data.prepared.PreparedData.
       rows: places in the batch of those that it reads.
+
+    Raises:
+      UserError: the vocabulary begins or ends texts otherwise than the model.
     """
-    loader = self._settings.loader
+    loader, model = self._settings.loader, self._settings.model
+    _check_marks(model, prepared.vocabulary().encode('', prepared.query_length))
     return document_queries.batches(
       prepared,
       loader.batch_size,
-      self._settings.model.queries_per_document,
+      model.queries_per_document,
       loader.seed,
       loader.prefetch,
       rows,
@@ -114,6 +118,23 @@ class GeneratorRun:
       }
 
     return (hook,)
+
+
+def _check_marks(model, marks: list[int]) -> None:
+  """Refuses a model that begins or ends queries otherwise than its examples.
+
+  Args:
+    model: GeneratorConfig.
+    marks: tokens of an empty text: what ends it, behind what begins it.
+  """
+  if marks == ([model.start, model.end] if model.start else [model.end]):
+    return
+  *first, end = marks or [None]
+  raise UserError(
+    f'GeneratorConfig.start = {model.start} and end = {model.end}, but the '
+    f'vocabulary writes {marks} around a text: set start = {[*first, 0][0]} '
+    f'and end = {end}, or prepare with the vocabulary of the model'
+  )
 
 
 def _dev_batches(collection, prepared, seed) -> list[dict]:
