@@ -6,6 +6,7 @@ from gr_jax import run_settings
 from gr_jax.data import document_queries
 from gr_jax.data.collection import Collection
 from gr_jax.data.loader import pad
+from gr_jax.data.text_examples import controlled
 from gr_jax.models import import_weights
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import QueryGenerator, example_batch
@@ -95,6 +96,9 @@ class GeneratorRun:
       (step, state) -> {'dev/token_loss': nats a token, 'dev/token_accuracy':
       share of tokens that are the likeliest}, or nothing where there is no dev
       split.
+
+    Raises:
+      UserError: no query of the dev split has a relevant document.
     """
     settings = self._settings
     folder, bad = run_settings.collection_arguments(settings, run_dir)
@@ -103,7 +107,9 @@ class GeneratorRun:
     collection = Collection(folder, bad)
     if 'dev' not in collection.splits():
       return ()
-    batches = _dev_batches(collection, prepared, settings.seed)
+    batches = _dev_batches(
+      collection, prepared, settings.seed, settings.preparation.control_field
+    )
 
     def hook(step, state):
       del step
@@ -137,14 +143,22 @@ def _check_marks(model, marks: list[int]) -> None:
   )
 
 
-def _dev_batches(collection, prepared, seed) -> list[dict]:
-  """Pairs of the dev split as batches of one query a document."""
-  queries = {query.id: query.text for query in collection.queries()}
+def _dev_batches(collection, prepared, seed, field) -> list[dict]:
+  """Pairs of the dev split, prepared as those trained on, one query a row."""
+  queries = {
+    query.id: controlled(query, field) if field else query.text
+    for query in collection.queries()
+  }
   pairs = [
     (j.document_id, queries[j.query_id])
     for j in collection.judgements('dev')
     if j.relevance > 0
   ]
+  if not pairs:
+    raise UserError(
+      f"split 'dev' of {collection.directory} should hold queries with a "
+      'relevant document, it holds none'
+    )
   order = np.random.default_rng(seed).permutation(len(pairs))
   # Batches of one shape, which is compiled once.
   kept = [pairs[place] for place in np.resize(order, _DEV_PAIRS)]

@@ -1,10 +1,14 @@
 """A generator and its examples agree, or training is refused in a line."""
 
 import dataclasses
+import json
+import shutil
+from types import SimpleNamespace
 
 import pytest
 from tiny_generator import END, START, begun
 
+from gr_jax import run_generator
 from gr_jax.data.prepared import PreparedData
 from gr_jax.run_generator import GeneratorRun
 from gr_jax.types import UserError
@@ -29,3 +33,41 @@ def test_marks_are_those_of_the_vocabulary(ready, start, end):
   run = GeneratorRun(changed(settings, start=start, end=end))
   with pytest.raises(UserError, match=f'set start = {START} and end = {END},'):
     run.batches(prepared, range(4))
+
+
+def test_dev_queries_begin_as_those_that_are_trained_on(
+  ready, tmp_path, monkeypatch
+):
+  settings, prepared = ready
+  data = tmp_path / 'data'
+  shutil.copytree(settings.data_dir, data)
+  queries = data / 'queries.jsonl'
+  lines = map(json.loads, queries.read_text().splitlines())
+  fields = [json.dumps(line | {'place': 'summit'}) + '\n' for line in lines]
+  queries.write_text(''.join(fields))
+  preparation = dataclasses.replace(settings.preparation, control_field='place')
+  asked = dataclasses.replace(
+    settings, data_dir=str(data), preparation=preparation
+  )
+  judged = []
+
+  def metrics(model, params, batch):
+    judged.append(batch['query_tokens'])
+    return {'token_loss': (0.0, 1.0)}
+
+  monkeypatch.setattr(run_generator, 'token_metrics', metrics)
+  (hook,) = GeneratorRun(asked).hooks(tmp_path, prepared)
+  hook(0, SimpleNamespace(all_params=dict))
+  text = prepared.vocabulary().decode(judged[0][0, 0].tolist())
+  assert text.startswith('[CLS] summit ')
+
+
+def test_a_dev_split_without_relevant_documents_is_refused(ready, tmp_path):
+  settings, prepared = ready
+  data = tmp_path / 'data'
+  shutil.copytree(settings.data_dir, data)
+  dev = data / 'qrels' / 'dev.tsv'
+  dev.write_text(dev.read_text().replace('\t1\n', '\t0\n'))
+  run = GeneratorRun(dataclasses.replace(settings, data_dir=str(data)))
+  with pytest.raises(UserError, match=r"split 'dev' of .* it holds none"):
+    run.hooks(tmp_path, prepared)
