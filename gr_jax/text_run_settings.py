@@ -1,6 +1,7 @@
 """Settings of a run that trains a model of texts, as a query generator."""
 
 import dataclasses
+import math
 from typing import Any
 
 from gr_jax.data.loader import LoaderSettings
@@ -11,6 +12,7 @@ from gr_jax.run_settings import PYTHON_DOCS
 from gr_jax.settings import register
 from gr_jax.training.mesh import MeshSettings
 from gr_jax.training.text_step import TextTrainingSettings
+from gr_jax.types import UserError, check_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,15 @@ class TextRunSettings:
   model: Any = GeneratorConfig()
   training: TextTrainingSettings = TextTrainingSettings()
   mesh: MeshSettings = MeshSettings()
+
+  def __post_init__(self):
+    if not isinstance(self.model, GeneratorConfig | CrossEncoderConfig):
+      raise UserError(
+        'TextRunSettings.model is a GeneratorConfig or a CrossEncoderConfig, '
+        f'got a {type(self.model).__name__}'
+      )
+    for settings in (self, self.loader):
+      check_range(settings, {'seed': (0, math.inf)})
 
 
 register(

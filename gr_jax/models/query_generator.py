@@ -7,6 +7,7 @@ words, for which there is a pointer (See et al. 2017, arXiv 1704.04368).
 """
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from gr_jax.objectives.pointer import (
   writing_loss,
 )
 from gr_jax.parameters import parameter
-from gr_jax.types import UserError
+from gr_jax.types import UserError, check_range
 
 # Width of the pointer's own attention.
 _POINTER_WIDTH = 64
@@ -81,6 +82,16 @@ class GeneratorConfig:
         f'T5Config.vocab_size = {self.encoder.vocab_size} (it is '
         f'{self.decoder.vocab_size})'
       )
+    tokens = self.encoder.vocab_size
+    check_range(
+      self,
+      {
+        'queries_per_document': (1, math.inf),
+        'head_parts': (1, math.inf),
+        'start': (0, tokens),
+        'end': (1, tokens),
+      },
+    )
 
 
 @struct.dataclass

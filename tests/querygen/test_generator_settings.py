@@ -27,7 +27,7 @@ def changed(settings, **fields):
   return dataclasses.replace(settings, model=model)
 
 
-@pytest.mark.parametrize('start, end', [(0, 1), (101, 102), (START, 4)])
+@pytest.mark.parametrize('start, end', [(0, 1), (5, 6), (START, 4)])
 def test_marks_are_those_of_the_vocabulary(ready, start, end):
   settings, prepared = ready
   run = GeneratorRun(changed(settings, start=start, end=end))
@@ -71,3 +71,24 @@ def test_a_dev_split_without_relevant_documents_is_refused(ready, tmp_path):
   run = GeneratorRun(dataclasses.replace(settings, data_dir=str(data)))
   with pytest.raises(UserError, match=r"split 'dev' of .* it holds none"):
     run.hooks(tmp_path, prepared)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [{'queries_per_document': 0}, {'head_parts': 0}, {'start': -1}, {'end': 0}],
+)
+def test_sizes_that_no_generator_has_are_refused(ready, fields):
+  with pytest.raises(UserError, match=f'{next(iter(fields))} must be at least'):
+    changed(ready[0], **fields)
+
+
+def test_a_run_of_texts_needs_a_model_of_texts_and_seeds_from_0(ready):
+  settings, _ = ready
+  with pytest.raises(UserError, match='model is a GeneratorConfig or a'):
+    dataclasses.replace(settings, model=settings.model.encoder)
+  for name, value in (
+    ('seed', -1),
+    ('loader', dataclasses.replace(settings.loader, seed=-1)),
+  ):
+    with pytest.raises(UserError, match='seed must be at least 0, got -1'):
+      dataclasses.replace(settings, **{name: value})
