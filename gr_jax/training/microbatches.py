@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from gr_jax.types import UserError
+
 
 def accumulated(grad_fn, parts):
   """The mean gradient of `parts` microbatches, each with its own objective.
@@ -43,10 +45,18 @@ def in_parts(batch, parts):
 
   Args:
     batch: arrays.
-    parts: how many; B is a multiple of it.
+    parts: how many.
+
+  Raises:
+    UserError: B is no multiple of it.
   """
 
   def split(x):
+    if x.shape[0] % parts:
+      raise UserError(
+        f'a batch of {x.shape[0]} rows has no {parts} microbatches of one '
+        'size: set an accumulate that divides LoaderSettings.batch_size'
+      )
     rows = x.reshape(x.shape[0] // parts, parts, *x.shape[1:])
     return rows.swapaxes(0, 1)
 

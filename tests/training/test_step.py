@@ -16,6 +16,7 @@ from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
 from gr_jax.schedule import Schedule
 from gr_jax.training.initial import init_params, make_state
+from gr_jax.training.microbatches import in_parts
 from gr_jax.training.optimizer import (
   OptimizerSettings,
   learning_rate,
@@ -277,3 +278,8 @@ def test_the_rate_rises_then_falls_to_zero():
   assert rate(10) == pytest.approx(2.0)
   assert rate(5) == pytest.approx(1.0)
   assert rate(100) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_batch_that_is_not_cut_evenly_is_refused():
+  with pytest.raises(UserError, match='20 rows has no 3 microbatches'):
+    in_parts({'source': np.zeros(20)}, 3)
