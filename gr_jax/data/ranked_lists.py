@@ -2,7 +2,8 @@
 
 DGR (arXiv 2402.10769) trains on two lists a query: a positive, the negative
 that the teacher likes best, and random ones of the others, in the teacher's
-order but for the positive, which is first.
+order but for the positive, which is first. What is labelled as another answer
+of the query is no negative.
 """
 
 import dataclasses
@@ -52,8 +53,8 @@ class Rankings:
   """The rankings of all examples of a source.
 
   Attributes:
-    documents_XC: int32 documents in the teacher's order, the example's own left
-      out, NO_DOC past the last.
+    documents_XC: int32 documents in the teacher's order, those that answer the
+      example's query left out, NO_DOC past the last.
     scores_XC: float32 scores of the teacher.
     own_X: float32 score of the example's own document; where the teacher did
       not see it, that of the best.
@@ -102,19 +103,30 @@ def _join(source, rankings, rows, settings) -> Rankings:
   documents_XC = np.full((count, width), NO_DOC, np.int32)
   scores_XC = np.zeros((count, width), np.float32)
   own_X = np.zeros(count, np.float32)
-  for start in range(0, count, 4096):
-    examples = range(start, min(start + 4096, count))
-    for place, example in zip(examples, source.examples(examples), strict=True):
-      if example.query_id not in rankings:
-        continue
-      ranked, scores = _ordered(*rankings[example.query_id], rows)
-      own = ranked == example.document_index
+  for query_id, examples in _ranked_examples(source, rankings).items():
+    ranked, scores = _ordered(*rankings[query_id], rows)
+    answers = [document for _, document in examples]
+    # Another answer is no worse than the positive of a list.
+    others = np.flatnonzero(~np.isin(ranked, answers))[:width]
+    for place, document in examples:
+      own = ranked == document
       own_X[place] = (scores[own] if own.any() else scores[:1])[0]
-      others = np.flatnonzero(~own)[:width]
       if len(others) >= settings.least:
         documents_XC[place, : len(others)] = ranked[others]
         scores_XC[place, : len(others)] = scores[others]
   return Rankings(documents_XC, scores_XC, own_X)
+
+
+def _ranked_examples(source, rankings) -> dict[str, list[tuple[int, int]]]:
+  """{query id: (number, document) of its examples} of the ranked queries."""
+  found = {}
+  for start in range(0, len(source), 4096):
+    numbers = range(start, min(start + 4096, len(source)))
+    for number, example in zip(numbers, source.examples(numbers), strict=True):
+      if example.query_id in rankings:
+        pair = number, example.document_index
+        found.setdefault(example.query_id, []).append(pair)
+  return found
 
 
 def _ordered(names, scores, rows) -> tuple[np.ndarray, np.ndarray]:

@@ -72,6 +72,27 @@ def test_rankings_are_joined_with_their_queries():
   assert (kept.documents_XC[2] == NO_DOC).all()
 
 
+def test_no_other_answer_of_a_query_is_among_the_negatives():
+  ids = ['q0', 'q0', 'q1']
+  documents = [3, 10, 5]
+  examples = [
+    types.SimpleNamespace(query_id=name, document_index=document)
+    for name, document in zip(ids, documents, strict=True)
+  ]
+  source = Source(documents)
+  source.examples = lambda rows: [examples[row] for row in rows]
+  prepared = types.SimpleNamespace(
+    document_ids=IDS, sources={'labelled': source}
+  )
+  found, _ = join_rankings(prepared, RANKINGS, SETTINGS, ['labelled'])
+  kept = found['labelled']
+  for row in (0, 1):
+    np.testing.assert_array_equal(
+      kept.documents_XC[row], [11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    )
+  assert kept.own_X.tolist() == [-2, 0, 8]
+
+
 def test_too_short_rankings_are_refused():
   with pytest.raises(UserError, match='no training query has 6 ranked'):
     join_rankings(PREPARED, {'q2': RANKINGS['q2']}, SETTINGS, ['labelled'])
