@@ -28,7 +28,7 @@ from gr_jax.settings import to_json
 from gr_jax.types import Document, UserError
 
 # Raised whenever the same inputs would give other queries.
-FORMAT = 1
+FORMAT = 2
 _PACKAGES = ('gr_jax', 'jax', 'numpy', 'bm25s', 'PyStemmer', 'transformers')
 # Settings that say where something lies or is computed: what lies there counts.
 _PLACES = (

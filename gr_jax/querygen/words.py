@@ -7,16 +7,31 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
-# Scripts that put no space between words: each character stands for one.
-_UNSPACED = '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff'
-_WORD = re.compile(rf'[{_UNSPACED}]|[^\W_{_UNSPACED}]+')
+# Scripts that put no space between words, each character of which stands for
+# one: kana, Chinese characters; Thai, Lao, Burmese, Khmer.
+_UNSPACED = (
+  '\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff'
+  '\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff'
+)
+# Vowel signs and accents, which belong to the letter before them; those of
+# planes 2 and up are variants of shapes.
+_MARKS = ''.join(
+  mark
+  for mark in map(chr, range(0x20000))
+  if unicodedata.category(mark).startswith('M')
+)
+_LETTERS = rf'[^\W_{_UNSPACED}]'
+_WORD = re.compile(
+  rf'(?=\w)[{_UNSPACED}][{_MARKS}]*|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*'
+)
 
 
 def words(text: str) -> list[str]:
   """The words of a text, without case, punctuation and Unicode variants.
 
   Args:
-    text: any; characters of Chinese and Japanese are words of their own.
+    text: any; characters of scripts without spaces, as Chinese and Thai, are
+      words of their own.
 
   Returns:
     The words in order.

@@ -43,7 +43,10 @@ def texts(kept):
     ("What's  NEW, in the UK?", ['what', 's', 'new', 'in', 'the', 'uk']),
     ('ﬁne Ⅷ straße', ['fine', 'viii', 'strasse']),
     ('東京 tower', ['東', '京', 'tower']),
-    ('... !', []),
+    ('हिन्दी में शब्द', ['हिन्दी', 'में', 'शब्द']),
+    ('e\u0331te\u0331', ['e\u0331te\u0331']),
+    ('ที่นี่ 5฿', ['ที่', 'นี่', '5']),
+    ('... ! \u0301', []),
   ],
 )
 def test_words(text, found):
@@ -200,6 +203,12 @@ def test_near_leaks_are_those_of_brute_force(unit):
     assert leaks.kind(text) == expected
     kinds.add(expected)
   assert kinds == {'equal', 'near', ''}
+
+
+def test_queries_of_other_vowels_are_no_leaks():
+  leaks = Leaks(['किताब की कीमत'], LeakSettings())
+  assert leaks.kind('किताब की कीमत?') == 'equal'
+  assert leaks.kind('कुतुब का कोमत') == ''
 
 
 def test_leaks_are_counted_by_kind():
