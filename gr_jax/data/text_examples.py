@@ -82,23 +82,31 @@ class TextExamples:
     """Reads by a plan, from its collection unless another is given."""
     self.plan = plan
     self._collection = collection or plan.collection()
+    # By kind: the place from which a reader goes on that was left there.
+    self._readers: dict[str, tuple[int, Iterator[TextExample]]] = {}
 
   def examples(self, kind: str, shard: int) -> Iterator[TextExample]:
     """The examples of a shard, in the order of their documents or file."""
-    if kind == 'labelled':
-      return self._slice(self._labelled(), shard)
-    if kind == 'pseudo':
-      return self._slice(self._pseudo(), shard)
+    if kind in ('labelled', 'pseudo'):
+      return self._slice(kind, shard)
     return self._from_documents(kind, shard)
 
   def count(self, kind: str) -> int:
     """Examples of 'labelled' or 'pseudo', which follow their own files."""
-    found = self._labelled() if kind == 'labelled' else self._pseudo()
-    return sum(1 for _ in found)
+    return sum(1 for _ in self._of_file(kind))
 
-  def _slice(self, examples: Iterator[TextExample], shard: int):
+  def _of_file(self, kind: str) -> Iterator[TextExample]:
+    return self._labelled() if kind == 'labelled' else self._pseudo()
+
+  def _slice(self, kind: str, shard: int) -> Iterator[TextExample]:
+    """A shard of a file, which is read on where the shard before it ended."""
     size = self.plan.settings.documents_per_shard
-    return itertools.islice(examples, shard * size, (shard + 1) * size)
+    start = shard * size
+    place, examples = self._readers.pop(kind, (None, None))
+    if place != start:
+      examples = itertools.islice(self._of_file(kind), start, None)
+    yield from itertools.islice(examples, size)
+    self._readers[kind] = start + size, examples
 
   @functools.cached_property
   def _document_index(self) -> dict[str, int]:

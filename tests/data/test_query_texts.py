@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gr_jax.data import text_examples
 from gr_jax.data.extractive import extractive_queries, random_spans
 from gr_jax.data.preparation_settings import PreparationSettings, inputs_hash
 from gr_jax.data.pseudo_queries import read_pseudo_queries
@@ -116,3 +117,35 @@ def test_labelled_queries_begin_with_their_control_field(tmp_path):
     'tongue': plain,
   }
   assert len(hashes) == 3
+
+
+def test_files_are_read_once_for_all_shards_in_order(tmp_path, monkeypatch):
+  (tmp_path / 'corpus.jsonl').write_text('{"_id": "d", "text": "a"}\n')
+  queries = [f'query {number}' for number in range(10)]
+  pseudo = tmp_path / 'pseudo.jsonl'
+  pseudo.write_text(json.dumps({'_id': 'd', 'queries': queries}))
+  settings = PreparationSettings(
+    data_dir=str(tmp_path),
+    sources=('pseudo',),
+    pseudo_queries=str(pseudo),
+    documents_per_shard=3,
+  )
+  plan = make_plan(settings, tmp_path / 'ids.txt')
+  opened = []
+
+  def read(path, *more):
+    opened.append(path)
+    return read_pseudo_queries(path, *more)
+
+  monkeypatch.setattr(text_examples, 'read_pseudo_queries', read)
+  reader = TextExamples(plan)
+
+  def shard(number):
+    return [example.query for example in reader.examples('pseudo', number)]
+
+  parts = [shard(number) for number in range(plan.shards('pseudo'))]
+  assert len(opened) == 1
+  assert parts == [queries[0:3], queries[3:6], queries[6:9], queries[9:]]
+  # In any other order, and where a reader left off early, all the same.
+  next(reader.examples('pseudo', 2))
+  assert [shard(n) for n in (3, 1, 2, 0)] == [parts[n] for n in (3, 1, 2, 0)]
