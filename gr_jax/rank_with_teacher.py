@@ -201,6 +201,8 @@ def main(arguments: list[str]) -> int:
   flags = _parser().parse_args(arguments)
   least = {'depth': (1, math.inf), 'shard_queries': (1, math.inf)}
   check_range(flags, {**least, 'seed': (0, math.inf)})
+  if twice := [t for t in flags.teacher if flags.teacher.count(t) > 1]:
+    raise UserError(f'--teacher={twice[0]} stands twice: name each once')
   entry.keep_compiled()
   with processes.joined(flags):
     rank(flags)

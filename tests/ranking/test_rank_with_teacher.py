@@ -185,6 +185,7 @@ def test_verify_reads_every_byte(data, tmp_path, capsys):
     (['--teacher=nothing'], "got 'nothing', which is no folder"),
     (['--teacher=run:nothing'], "got 'run:nothing', which is no folder"),
     (['--candidates=nothing'], "got 'nothing', which is not there"),
+    (['--teacher=bm25'], '--teacher=bm25 stands twice'),
     (['--candidates=dense:nothing'], 'Expected weights in the folder'),
   ],
 )
