@@ -107,8 +107,10 @@ def rank(flags: argparse.Namespace) -> None:
     processes.first(lambda: teaching.check_inputs(output, inputs))
     opened.encode(inputs['collection'])
     teacher = teachers[0] if len(teachers) == 1 else FusedTeacher(teachers)
+    # No source gives more, and each has memory for as many.
+    depth = min(flags.depth, len(asked.documents))
     teaching.write_rankings(
-      output, asked, teacher, sources, flags.depth, flags.shard_queries, inputs
+      output, asked, teacher, sources, depth, flags.shard_queries, inputs
     )
     processes.first(lambda: shutil.rmtree(opened.vectors, ignore_errors=True))
 

@@ -109,9 +109,9 @@ def check_inputs(directory: pathlib.Path, inputs: Mapping[str, Any]) -> None:
   """
   path = directory / _INPUTS
   if not path.is_file():
-    if directory.exists() and any(directory.glob('*.jsonl')):
+    if directory.is_file() or any(directory.glob('*.jsonl')):
       raise UserError(
-        f'{directory} holds files that are not of this command: choose '
+        f'{directory} is or holds files that are not of this command: choose '
         'another --output'
       )
     directory.mkdir(parents=True, exist_ok=True)

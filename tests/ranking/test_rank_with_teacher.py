@@ -207,3 +207,22 @@ def test_a_folder_of_other_rankings_is_refused(data, tmp_path):
   (output / 'inputs.json').unlink()
   with pytest.raises(UserError, match='not of this command'):
     rank_with_teacher.main(flags(data, output))
+
+
+def test_a_file_in_the_place_of_rankings_stays(data, tmp_path):
+  output = tmp_path / 'r'
+  output.write_text('mine')
+  with pytest.raises(UserError, match='is or holds files that are not of this'):
+    rank_with_teacher.main(flags(data, output))
+  assert output.read_text() == 'mine'
+
+
+def test_no_depth_takes_more_memory_than_the_corpus_has_documents(
+  data, tmp_path
+):
+  found = {}
+  for depth in ('40', str(10**11)):
+    output = tmp_path / depth
+    rank_with_teacher.main(flags(data, output, f'--depth={depth}'))
+    found[depth] = [path.read_bytes() for path in output.glob('*.jsonl')]
+  assert found['40'] == found[str(10**11)]
