@@ -1,6 +1,6 @@
 """Lets a teacher rank candidate documents, for others to learn from.
 
-python -m gr_jax.rank_with_teacher --data_dir=FOLDER --split=train
+python -m gr_jax.rank_with_teacher --data_dir=FOLDER --split=train \
   --teacher=run:runs/ranker --candidates=bm25 --output=rankings/ranker
 
 The same command goes on where it was stopped.

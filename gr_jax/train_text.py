@@ -1,6 +1,6 @@
 """Trains a model of texts: a query generator, or a cross-encoder.
 
-python -m gr_jax.train_text --gin_file=gin/runs/query_generation.gin
+python -m gr_jax.train_text --gin_file=gin/runs/query_generation.gin \
   --gin.DATA_DIR=PATH --gin.RUN_DIR=PATH
 
 The same command goes on where an interrupted run stopped. A model joins by its
