@@ -4,6 +4,7 @@ A source has a `name`, a `sha256` of what it goes by ('' for none), and
 `find(queries, depth)`: [B, depth] rows of documents, NO_DOC past the last.
 """
 
+import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -89,9 +90,8 @@ class IndexSource:
     """
     self.name = f'index {path}'
     self._searcher = open_searcher(path)
-    manifest = self._searcher.snapshot.base.manifest
-    self.sha256 = json.dumps(manifest['inputs_sha256'], sort_keys=True)
     names = list(self._searcher.document_ids)
+    self.sha256 = _index_sha256(self._searcher.snapshot, names)
     if missing := [name for name in names if name not in row_of]:
       raise UserError(
         f'{path} holds the document {missing[0][:60]!r}, which is not in the '
@@ -106,3 +106,11 @@ class IndexSource:
     texts = [query.text for query in queries]
     found_BC = self._searcher.search_batch(texts, depth).documents_BC
     return self._rows_N[found_BC]
+
+
+def _index_sha256(snapshot, names: Sequence[str]) -> str:
+  """Of all that an index finds: its model, its settings, what is in it now."""
+  manifest = json.dumps(snapshot.base.manifest, sort_keys=True)
+  digest = hashlib.sha256('\n'.join([manifest, *names]).encode())
+  digest.update(snapshot.states_N.tobytes())
+  return digest.hexdigest()
