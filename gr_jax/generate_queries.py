@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
 def _generate(gin_files: list[str], overrides: list[str], samples: int) -> None:
   """Generates, and says what came of it."""
   from gr_jax import configuration
+  from gr_jax.data.collection import Collection
   from gr_jax.querygen import pipeline
   from gr_jax.querygen import samples as shown
   from gr_jax.querygen.query_settings import (
@@ -56,7 +57,10 @@ def _generate(gin_files: list[str], overrides: list[str], samples: int) -> None:
   processes.say(f'{settings.output}: {pipeline.summary(manifest)}')
   if samples:
     drawn = shown.sample_lines(
-      settings.data_dir, pathlib.Path(settings.output), samples, settings.seed
+      Collection(settings.data_dir, settings.max_bad_records),
+      pathlib.Path(settings.output),
+      samples,
+      settings.seed,
     )
     processes.say('\n'.join(drawn))
 

@@ -12,26 +12,24 @@ _SHOWN = 300
 
 
 def sample_lines(
-  data_dir: str | pathlib.Path, queries: pathlib.Path, count: int, seed: int
+  collection: Collection, queries: pathlib.Path, count: int, seed: int
 ) -> Iterator[str]:
   """Yields the lines that show random documents and all their queries.
 
   Args:
-    data_dir: of the collection.
+    collection: that the documents are of.
     queries: file or folder of pseudo-queries.
     count: documents at most.
     seed: of the draw.
   """
-  collection = Collection(data_dir)
   of_document: dict[str, list[str]] = {}
   pairs = read_pseudo_queries(
     queries, collection.document_index(), collection.refuse
   )
   for document_id, query in pairs:
     of_document.setdefault(document_id, []).append(query)
-  names = random.Random(seed).sample(
-    sorted(of_document), min(count, len(of_document))
-  )
+  shown = min(count, len(of_document))
+  names = {*random.Random(seed).sample(sorted(of_document), shown)}
   for document in collection.documents():
     if document.id in names:
       yield f'\n{document.id}: {document_text(document)[:_SHOWN]}'

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,21 @@ def test_killed_at_any_moment_it_writes_the_same_bytes(
   assert killed >= 10
   generate_queries.main(door(folder, tmp_path / 'out', 1))
   assert contents(tmp_path / 'out') == contents(tmp_path / 'plain')
+
+
+def test_samples_leave_out_the_bad_records_that_generation_left_out(
+  folder, tmp_path, monkeypatch, capsys
+):
+  shutil.copytree(folder, tmp_path / 'data')
+  with (tmp_path / 'data' / 'corpus.jsonl').open('a') as file:
+    file.write('{"_id": "two words", "text": "is no id"}\n')
+  monkeypatch.chdir(ROOT)
+  allowed = '--gin.QueryGenerationSettings.max_bad_records=1'
+  flags = [*door(tmp_path / 'data', tmp_path / 'out'), allowed, '--samples=2']
+  assert generate_queries.main(flags) == 0
+  shown = capsys.readouterr().out.splitlines()
+  ids = Collection(folder).document_index()
+  assert sum(line.partition(':')[0] in ids for line in shown) == 2
 
 
 def test_a_damaged_shard_is_made_anew(folder, tmp_path, monkeypatch):
