@@ -51,7 +51,7 @@ def read_manifest(directory: pathlib.Path) -> dict:
   place = directory / MANIFEST
   try:
     manifest = json.loads(place.read_bytes().decode('utf-8'))
-  except FileNotFoundError as error:
+  except (FileNotFoundError, NotADirectoryError) as error:
     raise UserError(
       f'{directory}: expected a folder that gr_jax.generate_queries wrote; it '
       f'has no {MANIFEST}'

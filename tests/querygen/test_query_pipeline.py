@@ -249,6 +249,13 @@ def test_killed_at_any_moment_it_writes_the_same_bytes(
   assert contents(tmp_path / 'out') == contents(tmp_path / 'plain')
 
 
+def test_a_file_in_the_place_of_queries_stays(folder, tmp_path):
+  (tmp_path / 'out').write_text('mine')
+  with pytest.raises(UserError, match='out: expected a folder that gr_jax'):
+    pipeline.generate_queries(asked(folder, tmp_path / 'out'))
+  assert (tmp_path / 'out').read_text() == 'mine'
+
+
 def test_samples_leave_out_the_bad_records_that_generation_left_out(
   folder, tmp_path, monkeypatch, capsys
 ):
