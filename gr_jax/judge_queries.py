@@ -43,6 +43,13 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument('--seed', type=int, default=0, help='of the sample')
   parser.add_argument(
+    '--max_bad_records',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the collection that are left out',
+  )
+  parser.add_argument(
     '--output', metavar='PATH', help='JSON file of what was measured'
   )
   return parser
@@ -54,6 +61,7 @@ def judge(
   split: str = 'dev',
   sample: int = 5000,
   seed: int = 0,
+  max_bad_records: int = 0,
 ) -> dict[str, object]:
   """Measures the pseudo-queries of a collection.
 
@@ -63,6 +71,7 @@ def judge(
     split: whose queries are compared with.
     sample: queries that search, 0 for all.
     seed: of the sample.
+    max_bad_records: of the collection that are left out.
 
   Returns:
     What querygen.quality.measure says.
@@ -71,7 +80,7 @@ def judge(
   from gr_jax.data.pseudo_queries import read_pseudo_queries
   from gr_jax.querygen import quality
 
-  collection = Collection(data_dir)
+  collection = Collection(data_dir, max_bad_records)
   documents = list(collection.documents())
   of_document, human = {}, {}
   pairs = read_pseudo_queries(
@@ -98,12 +107,15 @@ def main(arguments: list[str]) -> int:
     )
   if flags.sample < 0:
     raise UserError(f'--sample should be at least 0, got {flags.sample}')
+  if flags.output and pathlib.Path(flags.output).is_dir():
+    raise UserError(f'--output={flags.output} is a folder: name a file')
   found = judge(
     pathlib.Path(flags.data_dir),
     pathlib.Path(flags.queries),
     flags.split,
     flags.sample,
     flags.seed,
+    flags.max_bad_records,
   )
   text = json.dumps(found, indent=1)
   print(text)

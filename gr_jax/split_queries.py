@@ -53,6 +53,13 @@ def _parser() -> argparse.ArgumentParser:
     metavar='N',
     help='keeps so many documents: what test asks for, then dev, then any',
   )
+  parser.add_argument(
+    '--max_bad_records',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the collection that are left out',
+  )
   parser.add_argument('--seed', type=int, default=0, help='of all draws')
   return parser
 
@@ -65,6 +72,7 @@ def split(
   folds: int = 5,
   encoder: str = '',
   seed: int = 0,
+  max_bad_records: int = 0,
 ) -> list[dict]:
   """Divides the judged queries of a collection.
 
@@ -76,6 +84,7 @@ def split(
     folds: clusters of queries.
     encoder: of the vectors that are clustered; '' for tf-idf.
     seed: of all draws.
+    max_bad_records: of the collection that are left out.
 
   Returns:
     What OUTPUT/split.json says of each folder.
@@ -83,7 +92,7 @@ def split(
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import query_splits
 
-  collection = Collection(data_dir)
+  collection = Collection(data_dir, max_bad_records)
   splits = _judgements(collection)
   how = {'by': by, 'seed': seed}
   if by == _DOCUMENTS:
@@ -101,7 +110,11 @@ def split(
 
 
 def take_documents(
-  data_dir: pathlib.Path, output: pathlib.Path, count: int, seed: int = 0
+  data_dir: pathlib.Path,
+  output: pathlib.Path,
+  count: int,
+  seed: int = 0,
+  max_bad_records: int = 0,
 ) -> list[dict]:
   """Writes a small collection.
 
@@ -110,6 +123,7 @@ def take_documents(
     output: folder that appears whole.
     count: documents.
     seed: of the draws.
+    max_bad_records: of the collection that are left out.
 
   Returns:
     What OUTPUT/split.json says of it.
@@ -117,7 +131,7 @@ def take_documents(
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import query_splits
 
-  collection = Collection(data_dir)
+  collection = Collection(data_dir, max_bad_records)
   ids, divided = query_splits.some_documents(
     _judgements(collection), list(collection.document_index()), count, seed
   )
@@ -181,7 +195,9 @@ def main(arguments: list[str]) -> int:
   entry.keep_compiled()
   data_dir, output = pathlib.Path(flags.data_dir), pathlib.Path(flags.output)
   if flags.documents:
-    lines = take_documents(data_dir, output, flags.documents, flags.seed)
+    lines = take_documents(
+      data_dir, output, flags.documents, flags.seed, flags.max_bad_records
+    )
   else:
     lines = split(
       data_dir,
@@ -191,6 +207,7 @@ def main(arguments: list[str]) -> int:
       flags.folds,
       flags.encoder,
       flags.seed,
+      flags.max_bad_records,
     )
   for line in lines:
     print(f'{output / line["folder"]}: queries: {line["queries"]}')

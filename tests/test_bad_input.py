@@ -116,7 +116,7 @@ def test_bad_records(case, here, refuse):
     opened.write(added)
   line = refuse('train', *training())
   assert re.search(expected, line), line
-  assert 'correct it, or raise PreparationSettings.max_bad_records' in line
+  assert 'or raise max_bad_records (in training PreparationSettings.m' in line
 
 
 SETTINGS = {

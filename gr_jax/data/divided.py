@@ -69,10 +69,12 @@ def _write_some(
   path: pathlib.Path, folder: pathlib.Path, ids: Container[str]
 ) -> None:
   """The lines of some records, as they stand, without compression."""
-  bare = path.name.removesuffix('.gz')
+  bare, written = path.name.removesuffix('.gz'), set()
   with (folder / bare).open('wb') as file:
     for line in read_lines(path):
       # What is bad was left out of the collection, too.
       with contextlib.suppress(BadRecordError):
-        if identifier_field(parse_object(line)) in ids:
+        name = identifier_field(parse_object(line))
+        if name in ids and name not in written:
           file.write(line.content + b'\n')
+          written.add(name)

@@ -48,8 +48,8 @@ class RecordFiles:
   """
 
   _remedy = (
-    'correct it, or raise PreparationSettings.max_bad_records to leave such '
-    'records out'
+    'correct it, or raise max_bad_records (in training PreparationSettings.'
+    'max_bad_records) to leave such records out'
   )
 
   def __init__(

@@ -1,6 +1,7 @@
 """Queries divided anew: who is trained on what, and judged with what."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -157,3 +158,18 @@ def test_flags_that_make_no_sense_are_refused(folder, tmp_path, flags, message):
   with pytest.raises(UserError, match=message):
     split_queries.main([f'--data_dir={folder}', f'--output={output}', *flags])
   assert not output.exists()
+
+
+def test_bad_records_that_are_allowed_are_left_out(folder, tmp_path):
+  data = tmp_path / 'data'
+  shutil.copytree(folder, data)
+  corpus = data / 'corpus.jsonl'
+  twice = corpus.read_text().splitlines()[0]
+  corpus.write_text(f'{corpus.read_text()}{twice}\n{{"_id": "a b"}}\n')
+  flags = [f'--data_dir={data}', '--max_bad_records=2']
+  small = tmp_path / 'small'
+  split_queries.main([*flags, f'--output={small}', '--documents=40'])
+  assert len(Collection(small).document_index()) == 40
+  split_queries.main([*flags, f'--output={tmp_path / "x"}', '--by=documents'])
+  with pytest.raises(UserError, match='raise max_bad_records'):
+    split_queries.main([*flags[:1], f'--output={small}2', '--documents=40'])

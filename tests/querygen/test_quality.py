@@ -87,3 +87,10 @@ def test_the_door_measures_queries(tmp_path, capsys):
   assert json.loads(output.read_text())['searched'] == 1
   with pytest.raises(UserError, match='at least 0'):
     judge_queries.main([*asked, '--sample=-1'])
+  with pytest.raises(UserError, match='is a folder: name a file'):
+    judge_queries.main([*asked[:2], f'--output={tmp_path}'])
+  with (folder / 'corpus.jsonl').open('a') as corpus:
+    corpus.write('{"_id": "two words", "text": "is no id"}\n')
+  with pytest.raises(UserError, match='raise max_bad_records'):
+    judge_queries.main(asked)
+  assert judge_queries.main([*asked, '--max_bad_records=1']) == 0
