@@ -92,6 +92,7 @@ def split(
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import query_splits
 
+  _refuse_existing(output)
   collection = Collection(data_dir, max_bad_records)
   splits = _judgements(collection)
   how = {'by': by, 'seed': seed}
@@ -131,12 +132,18 @@ def take_documents(
   from gr_jax.data.collection import Collection
   from gr_jax.evaluation import query_splits
 
+  _refuse_existing(output)
   collection = Collection(data_dir, max_bad_records)
   ids, divided = query_splits.some_documents(
     _judgements(collection), list(collection.document_index()), count, seed
   )
   how = {'documents': count, 'seed': seed}
   return _write(collection, output, how, {'.': divided}, ids)
+
+
+def _refuse_existing(output: pathlib.Path) -> None:
+  if output.exists():
+    raise UserError(f'{output} is there: choose another --output')
 
 
 def _judgements(collection) -> dict:
@@ -164,8 +171,6 @@ def _write(collection, output, how, divided, ids=None) -> list[dict]:
   from gr_jax.data.divided import write_divided
   from gr_jax.data.folders import new_folder
 
-  if output.exists():
-    raise UserError(f'{output} is there: choose another --output')
   lines = []
   with new_folder(output) as folder:
     for name, splits in divided.items():
@@ -192,8 +197,10 @@ def main(arguments: list[str]) -> int:
     raise UserError(f'--folds should be at least 2, got {flags.folds}')
   if flags.documents is not None and flags.documents < 1:
     raise UserError(f'--documents should be at least 1, got {flags.documents}')
-  entry.keep_compiled()
+  if flags.seed < 0:
+    raise UserError(f'--seed should be at least 0, got {flags.seed}')
   data_dir, output = pathlib.Path(flags.data_dir), pathlib.Path(flags.output)
+  entry.keep_compiled()
   if flags.documents:
     lines = take_documents(
       data_dir, output, flags.documents, flags.seed, flags.max_bad_records

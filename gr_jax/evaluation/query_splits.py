@@ -34,6 +34,9 @@ def withheld_documents(
 
   Returns:
     Judgements by split.
+
+  Raises:
+    UserError: the share is none of the documents, or all.
   """
   judged = sorted(
     {
@@ -43,7 +46,13 @@ def withheld_documents(
       if judgement.relevance > 0
     }
   )
-  withheld = set(random.Random(seed).sample(judged, round(share * len(judged))))
+  count = round(share * len(judged))
+  if not 0 < count < len(judged):
+    raise UserError(
+      f'a share of {share} withholds {count} of the {len(judged)} documents '
+      'that are judged: give one that leaves some to both sides'
+    )
+  withheld = set(random.Random(seed).sample(judged, count))
   divided = {}
   for split, judgements in splits.items():
     inside = {j.query_id for j in judgements if _asks(j, withheld, True)}

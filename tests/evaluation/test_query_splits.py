@@ -151,6 +151,9 @@ def test_a_small_corpus_keeps_what_test_asks_for(folder, tmp_path):
     (['--by=documents', '--share=1'], 'between 0 and 1'),
     (['--by=extrapolation', '--folds=1'], 'at least 2'),
     (['--documents=-1'], 'at least 1'),
+    (['--by=extrapolation', '--seed=-1'], 'at least 0'),
+    (['--by=documents', '--share=.01'], 'withholds 0 of the 40 documents'),
+    (['--by=documents', '--share=.99'], 'withholds 40 of the 40 documents'),
   ],
 )
 def test_flags_that_make_no_sense_are_refused(folder, tmp_path, flags, message):
@@ -173,3 +176,8 @@ def test_bad_records_that_are_allowed_are_left_out(folder, tmp_path):
   split_queries.main([*flags, f'--output={tmp_path / "x"}', '--by=documents'])
   with pytest.raises(UserError, match='raise max_bad_records'):
     split_queries.main([*flags[:1], f'--output={small}2', '--documents=40'])
+
+
+def test_what_is_there_is_refused_before_the_work(tmp_path):
+  with pytest.raises(UserError, match='is there: choose another --output'):
+    split_queries.split(tmp_path / 'no collection', tmp_path)
