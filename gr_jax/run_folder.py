@@ -18,6 +18,8 @@ from gr_jax.types import UserError
 SETTINGS = 'settings.json'
 CHECKPOINTS = 'checkpoints'
 INDEX = 'index'
+# As encoder_weights: what another run trained.
+_RUN = 'run:'
 # May change between a run and its continuation: where things lie, on how many
 # devices it goes on, how its checkpoints are searched.
 _FREE = ('run_dir', 'cache_dir', 'mesh', 'search')
@@ -92,19 +94,23 @@ def _binding(settings) -> dict:
 
 def _check_data(settings, run_dir: pathlib.Path) -> None:
   """Refuses other data than a run's, before it is prepared for nothing."""
-  manifests = sorted((run_dir / CHECKPOINTS).glob('step_*/manifest.json'))
-  preparation = _preparation(settings, run_dir)
-  if not manifests or not pathlib.Path(preparation.data_dir).exists():
+  hashes, preparation = _trained_upon(run_dir), _preparation(settings, run_dir)
+  if not hashes or not pathlib.Path(preparation.data_dir).exists():
     return
-  try:
-    hashes = read_manifest(manifests[-1])['hashes']
-  except FileDamaged:
-    return  # Restoring names it, and what to do.
   if hashes['examples'] != inputs_hash(preparation):
     raise UserError(
       f'{preparation.data_dir} has changed since {run_dir} was trained on it:'
       ' bring back the former, or choose another RUN_DIR'
     )
+
+
+def _trained_upon(run_dir: pathlib.Path) -> dict[str, str]:
+  """Hashes of what the last checkpoint depends on; {} where none is whole."""
+  manifests = sorted((run_dir / CHECKPOINTS).glob('step_*/manifest.json'))
+  try:
+    return read_manifest(manifests[-1])['hashes'] if manifests else {}
+  except FileDamaged:
+    return {}  # Restoring names it, and what to do.
 
 
 def _preparation(settings, run_dir: pathlib.Path):
@@ -186,7 +192,23 @@ def prepared_examples(settings, run_dir: pathlib.Path) -> PreparedData:
       f'the vocabulary has {pieces} entries, the encoder {rows} vectors: set '
       'vocab_size of its settings, or prepare with the vocabulary of the model'
     )
+  _check_vocabulary(settings.encoder_weights, prepared)
   return prepared
+
+
+def _check_vocabulary(source: str, prepared: PreparedData) -> None:
+  """Refuses weights of a run that was trained with another vocabulary."""
+  if not source.startswith(_RUN):
+    return
+  hashes = _trained_upon(pathlib.Path(source.removeprefix(_RUN)))
+  vocabulary = prepared.vocabulary().sha256
+  # Who reads the weights says when there are none.
+  if hashes.get('vocabulary', vocabulary) != vocabulary:
+    raise UserError(
+      f'{source} was trained with another vocabulary than that of '
+      f'{prepared.directory}: set PreparationSettings.vocabulary to the one in '
+      'its prepared/vocabulary'
+    )
 
 
 def tell_missing(settings, prepared: PreparedData) -> None:

@@ -9,7 +9,7 @@ import pytest
 import tiny_collection
 import tiny_ranker
 
-from gr_jax import rank_with_teacher, train_text
+from gr_jax import rank_with_teacher, run_folder, train_text
 from gr_jax.checksums import file_sha256
 from gr_jax.data import prepared, shard_files
 from gr_jax.data.collection import Collection
@@ -216,6 +216,18 @@ def test_what_a_run_starts_from(started, tmp_path):
   found, sha256 = RankerRun(again).imported()
   jax.tree.map(np.testing.assert_array_equal, found, last_params(run)[1])
   assert sha256 == load_ranker(run).sha256
+  assert run_folder.prepared_examples(again, run).query_length == QUERY
+  # As many tokens, but others.
+  tokens = (folder / 'vocabulary' / 'tokenizer.json').read_text()
+  other = tmp_path / 'tokenizer.json'
+  other.write_text(tokens.replace('otter', 'eagle'))
+  preparation = dataclasses.replace(settings.preparation, vocabulary=str(other))
+  prepared_otherwise = dataclasses.replace(
+    again, preparation=preparation, cache_dir=str(tmp_path)
+  )
+  write_prepared(tmp_path / 'prepared', prepared_otherwise)
+  with pytest.raises(UserError, match='trained with another vocabulary'):
+    run_folder.prepared_examples(prepared_otherwise, run)
   wider = dataclasses.replace(
     settings.model,
     encoder=dataclasses.replace(settings.model.encoder, mlp_dim=48),
