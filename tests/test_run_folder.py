@@ -51,6 +51,7 @@ def prepared(**sources):
     query_length=2,
     document_tokens=lambda indices: [np.int32([i + 1, 3, 4]) for i in indices],
     sources=sources,
+    part_sha256=lambda part: part,
   )
 
 
