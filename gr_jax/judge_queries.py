@@ -68,7 +68,7 @@ def judge(
   Args:
     data_dir: of the collection.
     queries: file or folder.
-    split: whose queries are compared with.
+    split: whose queries are compared with, in a collection that has splits.
     sample: queries that search, 0 for all.
     seed: of the sample.
     max_bad_records: of the collection that are left out.
@@ -89,7 +89,9 @@ def judge(
   for document_id, text in pairs:
     of_document.setdefault(document_id, []).append(text)
   texts = {query.id: query.text for query in collection.queries()}
-  for judgement in collection.judgements(split):
+  # A corpus alone has queries that search and copy, and none to compare with.
+  judged = collection.judgements(split) if collection.splits() else ()
+  for judgement in judged:
     if judgement.relevance > 0:
       asked = human.setdefault(judgement.document_id, [])
       asked.append(texts[judgement.query_id])

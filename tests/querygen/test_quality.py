@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -94,3 +95,17 @@ def test_the_door_measures_queries(tmp_path, capsys):
   with pytest.raises(UserError, match='raise max_bad_records'):
     judge_queries.main(asked)
   assert judge_queries.main([*asked, '--max_bad_records=1']) == 0
+
+
+def test_queries_of_a_corpus_alone_are_measured_without_human_ones(
+  tmp_path, capsys
+):
+  folder = write_collection(tmp_path / 'tiny')
+  shutil.rmtree(folder / 'qrels')
+  (folder / 'queries.jsonl').unlink()
+  path = tmp_path / 'q.jsonl'
+  path.write_text(json.dumps({'_id': 'otter-river', 'queries': ['an otter']}))
+  asked = [f'--data_dir={folder}', f'--queries={path}']
+  assert judge_queries.main(asked) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert (found['bleu_4'], found['rouge_l'], found['R@10']) == (None, None, 1)
