@@ -78,7 +78,7 @@ class RankedLists:
     scores_BML: the student's score of each code of each document.
     codes_BML: int32 identifiers of the documents.
     teacher_BM: float32 scores of the teacher, falling; the positive's may be
-      lower than others'.
+      lower than others'. Pairs of equal ones count in no loss of pairs.
     real_BM: bool, which places hold a document.
     dense_BM: dense scores of the documents, None without.
     teaching: how the ranking is followed.
@@ -118,6 +118,7 @@ def distillation_loss(lists):
     counted_B &= scores_BM[:, 0] < best_B + settings.base_margin
   real_BM = real_BM & counted_B[:, None]
   pairs_BMM = ranked_pairs(real_BM, lists.codes_BML)
+  pairs_BMM &= _ordered(lists.teacher_BM)
   teacher_BM = settings.teacher_scale * lists.teacher_BM
   margins = settings.base_margin, settings.margin_gap
   losses = {
@@ -134,3 +135,13 @@ def distillation_loss(lists):
   }
   loss, measured = losses[settings.loss]()
   return loss, metrics | measured
+
+
+def _ordered(teacher_BM):
+  """[B, M, M] bool: the positive before all, others where scores differ.
+
+  Equal ones stand in the order of the corpus, which says nothing.
+  """
+  first_M = jnp.arange(teacher_BM.shape[-1]) == 0
+  higher_BMM = teacher_BM[:, :, None] > teacher_BM[:, None]
+  return higher_BMM | first_M[None, :, None]

@@ -226,7 +226,7 @@ def test_the_dense_score_is_added():
   found = RankedLists(
     scores_BML=np.zeros((1, 3, LENGTH)),
     codes_BML=np.arange(3 * LENGTH).reshape(1, 3, LENGTH),
-    teacher_BM=np.zeros((1, 3)),
+    teacher_BM=np.array([[2.0, 1.0, 0.0]]),
     real_BM=np.ones((1, 3), bool),
     dense_BM=np.array([[1.0, 0.0, -1.0]]),
   )
@@ -238,3 +238,24 @@ def test_the_dense_score_is_added():
 def test_unknown_losses_are_refused():
   with pytest.raises(UserError, match=r"not 'rank_net'.*mean 'ranknet'"):
     DistillationSettings(loss='rank_net')
+
+
+@pytest.mark.parametrize('loss', ['margin_rank', 'ranknet'])
+def test_documents_that_a_teacher_finds_alike_are_not_put_in_order(loss):
+  """The last two: they may change places."""
+
+  def value(scores_M):
+    found = RankedLists(
+      scores_BML=scores_M[None, :, None],
+      codes_BML=np.arange(4)[None, :, None],
+      teacher_BM=np.array([[0.0, 3.0, 1.0, 1.0]]),
+      real_BM=np.ones((1, 4), bool),
+      teaching=dataclasses.replace(SETTINGS, loss=loss, margin_gap=0.0),
+    )
+    return distillation.distillation_loss(found)[0]
+
+  one, other = (
+    value(jnp.array([9.0, 6, 0, 1])),
+    value(jnp.array([9.0, 6, 1, 0])),
+  )
+  assert float(one) == pytest.approx(float(other), abs=1e-6)
