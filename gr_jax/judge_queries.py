@@ -4,14 +4,11 @@ python -m gr_jax.judge_queries --data_dir=FOLDER --queries=runs/pseudo
 """
 
 import argparse
-import importlib.util
 import json
 import pathlib
 
 from gr_jax import entry
 from gr_jax.types import UserError
-
-_NEEDED = ('bm25s', 'Stemmer')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,11 +99,6 @@ def judge(
 def main(arguments: list[str]) -> int:
   """The door: flags to one call."""
   flags = _parser().parse_args(arguments)
-  missing = [n for n in _NEEDED if importlib.util.find_spec(n) is None]
-  if missing:
-    raise UserError(
-      f'BM25 needs {", ".join(missing)}: pip install gr_jax[baselines]'
-    )
   if flags.sample < 0:
     raise UserError(f'--sample should be at least 0, got {flags.sample}')
   if flags.output and pathlib.Path(flags.output).is_dir():

@@ -9,7 +9,6 @@ The same command goes on where it was stopped.
 import argparse
 import contextlib
 import functools
-import importlib.util
 import math
 import pathlib
 import shutil
@@ -148,14 +147,6 @@ class _Opened:
 
   def _lexical(self):
     """BM25 of the documents."""
-    if missing := [
-      name
-      for name in ('bm25s', 'Stemmer')
-      if not importlib.util.find_spec(name)
-    ]:
-      raise UserError(
-        f'bm25 needs {" and ".join(missing)}: pip install gr_jax[baselines]'
-      )
     from gr_jax.ranking.teachers import LexicalTeacher
 
     return LexicalTeacher(self._asked.documents)

@@ -3,12 +3,18 @@
 import logging
 from collections.abc import Iterable, Sequence
 
-import bm25s
 import numpy as np
-import Stemmer
 
 from gr_jax.evaluation.rankings import Rankings
 from gr_jax.types import NO_DOC, Document, UserError
+
+try:
+  import bm25s
+  import Stemmer
+except ModuleNotFoundError as error:
+  raise UserError(
+    f'BM25 needs {error.name}: pip install gr_jax[baselines]'
+  ) from error
 
 # bm25s sets its logger to DEBUG when it is imported.
 logging.getLogger('bm25s').setLevel(logging.WARNING)

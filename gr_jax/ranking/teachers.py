@@ -11,7 +11,6 @@ from typing import Protocol
 
 import numpy as np
 
-from gr_jax.evaluation.lexical import Lexical
 from gr_jax.ranking.ranker import Ranker
 from gr_jax.types import NO_DOC, Document, Query
 
@@ -59,6 +58,9 @@ class LexicalTeacher:
 
   def __init__(self, documents: Sequence[Document]):
     """Indexes the corpus."""
+    # Other teachers do without its packages.
+    from gr_jax.evaluation.lexical import Lexical
+
     self._lexical = Lexical(documents)
 
   def scores(self, queries, rows):
