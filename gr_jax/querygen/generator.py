@@ -26,7 +26,7 @@ from gr_jax.training.mesh import (
   put,
   shardings_for,
 )
-from gr_jax.types import Document, document_text
+from gr_jax.types import Document, UserError, document_text
 
 # Documents of a call that a device has, or those that share its rows.
 _BATCH = 16
@@ -65,14 +65,23 @@ class Generator:
       sha256: of the parameters.
       mesh: of devices of this process, which share documents along data and
         fsdp and parameters along model and fsdp; one device when None.
+
+    Raises:
+      UserError: the model has modules of which there are no parameters.
     """
     self._model = model
     self._mesh = mesh or make_mesh(MeshSettings(), jax.local_devices()[:1])
-    axes = jax.eval_shape(
+    shapes = jax.eval_shape(
       lambda key: model.init(key, example_batch(), True, method='loss'),
       jax.random.key(0),
-    )['params_axes']
-    places = shardings_for(self._mesh, axes, params)
+    )
+    if missing := sorted(shapes['params'].keys() - params.keys()):
+      raise UserError(
+        f'the generator was trained without {" and ".join(missing)}, as by an '
+        'earlier version: train it again, or write the setting that leaves '
+        "them out into 'model' of its settings.json"
+      )
+    places = shardings_for(self._mesh, shapes['params_axes'], params)
     self._params = jax.tree.map(put, params, places)
     self._vocabulary = vocabulary
     self._length = document_length

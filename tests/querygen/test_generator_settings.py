@@ -10,6 +10,8 @@ from tiny_generator import END, START, begun
 
 from gr_jax import run_generator
 from gr_jax.data.prepared import PreparedData
+from gr_jax.models.query_generator import QueryGenerator
+from gr_jax.querygen.generator import Generator
 from gr_jax.run_generator import GeneratorRun
 from gr_jax.types import UserError
 
@@ -92,3 +94,10 @@ def test_a_run_of_texts_needs_a_model_of_texts_and_seeds_from_0(ready):
   ):
     with pytest.raises(UserError, match='seed must be at least 0, got -1'):
       dataclasses.replace(settings, **{name: value})
+
+
+def test_a_generator_without_parameters_of_its_model_is_refused(ready):
+  settings, prepared = ready
+  model = QueryGenerator(settings.model)
+  with pytest.raises(UserError, match='trained without decoder and encoder'):
+    Generator(model, {'pointer_gate': {}}, prepared.vocabulary(), 8, '')
