@@ -117,6 +117,7 @@ class RankerRun:
       rows: places in the batch of those that it reads.
     """
     settings, candidates = self._settings.loader, None
+    _check_marks(self._settings.model, prepared)
     if settings.hard_negatives + self._settings.model.in_batch < 1:
       raise UserError(
         'a cross-encoder learns from what a query is told from: set '
@@ -162,6 +163,22 @@ class RankerRun:
     settings = self._settings
     run_dir = pathlib.Path(settings.run_dir)
     return Collection(*run_settings.collection_arguments(settings, run_dir))
+
+
+def _check_marks(model, prepared) -> None:
+  """Refuses a vocabulary that marks texts otherwise than the encoder reads.
+
+  Args:
+    model: CrossEncoderConfig.
+    prepared: data.prepared.PreparedData.
+  """
+  marks = prepared.vocabulary().encode('', prepared.query_length)
+  if len(marks) != 1 + model.skipped:
+    raise UserError(
+      f'CrossEncoderConfig.encoder reads {1 + model.skipped} tokens around a '
+      f'text ([CLS] and [SEP] of BERT, </s> of T5), the vocabulary writes '
+      f'{len(marks)}: prepare with one of its kind'
+    )
 
 
 def _is_cross_encoder(source: str) -> bool:

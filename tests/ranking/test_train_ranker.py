@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -247,3 +248,11 @@ def test_a_query_is_told_from_something(started, tmp_path):
   alone = dataclasses.replace(settings, loader=loader)
   with pytest.raises(UserError, match='what a query is told from'):
     trained(alone, tmp_path / 'run')
+
+
+def test_a_vocabulary_of_another_kind_is_refused(started):
+  _, settings = started
+  pieces = SimpleNamespace(encode=lambda text, length: [1])
+  other = SimpleNamespace(vocabulary=lambda: pieces, query_length=QUERY)
+  with pytest.raises(UserError, match=r'2 tokens around a text .* writes 1'):
+    RankerRun(settings).batches(other, range(4))
