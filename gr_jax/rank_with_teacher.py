@@ -104,7 +104,9 @@ def rank(flags: argparse.Namespace) -> None:
       'queries': len(asked.queries),
     }
     processes.first(lambda: teaching.check_inputs(output, inputs))
-    opened.encode(inputs['collection'])
+    shards = -(-len(asked.queries) // flags.shard_queries)
+    if teaching.missing_shards(output, shards):
+      opened.encode(inputs['collection'])
     teacher = teachers[0] if len(teachers) == 1 else FusedTeacher(teachers)
     # No source gives more, and each has memory for as many.
     depth = min(flags.depth, len(asked.documents))

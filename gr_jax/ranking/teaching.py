@@ -50,10 +50,8 @@ def write_rankings(
     inputs: what the rankings depend on, for the manifest.
   """
   starts = range(0, len(asked.queries), shard_queries)
-  paths = [directory / f'{number:05d}.jsonl' for number in range(len(starts))]
-  missing = processes.first(
-    lambda: [n for n, path in enumerate(paths) if not is_done(path)]
-  )
+  paths = _paths(directory, len(starts))
+  missing = missing_shards(directory, len(starts))
   mine = missing[processes.index() :: processes.count()]
   sizes = [
     min(shard_queries, len(asked.queries) - starts[number]) for number in mine
@@ -67,6 +65,21 @@ def write_rankings(
       pace.show(done, done / sum(sizes))
   processes.meet()
   processes.first(lambda: write_manifest(directory, inputs, paths))
+
+
+def missing_shards(directory: pathlib.Path, count: int) -> list[int]:
+  """The numbers of those that are to be ranked, the same in all processes."""
+  return processes.first(
+    lambda: [
+      number
+      for number, path in enumerate(_paths(directory, count))
+      if not is_done(path)
+    ]
+  )
+
+
+def _paths(directory: pathlib.Path, count: int) -> list[pathlib.Path]:
+  return [directory / f'{number:05d}.jsonl' for number in range(count)]
 
 
 def _lines(asked, teacher, sources, depth, places) -> str:

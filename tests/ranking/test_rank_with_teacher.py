@@ -12,7 +12,7 @@ import tiny_ranker
 
 from gr_jax import rank_with_teacher, verify
 from gr_jax.data.collection import Collection
-from gr_jax.ranking import teaching
+from gr_jax.ranking import dense, teaching
 from gr_jax.ranking.opening import load_ranker
 from gr_jax.ranking.teacher_files import read_manifest, read_rankings
 from gr_jax.types import UserError
@@ -119,7 +119,7 @@ def test_it_goes_on_after_any_interruption(data, tmp_path, monkeypatch, name):
 _KILLED = """
 import os, signal, sys
 from gr_jax import rank_with_teacher
-from gr_jax.ranking import teaching
+from gr_jax.ranking import dense, teaching
 done = []
 def kill(path):
   done.append(path)
@@ -226,3 +226,13 @@ def test_no_depth_takes_more_memory_than_the_corpus_has_documents(
     rank_with_teacher.main(flags(data, output, f'--depth={depth}'))
     found[depth] = [path.read_bytes() for path in output.glob('*.jsonl')]
   assert found['40'] == found[str(10**11)]
+
+
+def test_whole_rankings_encode_no_corpus_again(data, tmp_path, monkeypatch):
+  sentences = tiny_ranker.write_ranker(tmp_path / 'm', sentences=True)
+  given = flags(data, tmp_path / 'r', teacher=f'dense:{sentences}')
+  rank_with_teacher.main(given)
+  before = contents(tmp_path / 'r')
+  monkeypatch.setattr(dense.DenseSearch, 'encode', None)
+  rank_with_teacher.main(given)
+  assert contents(tmp_path / 'r') == before
