@@ -190,6 +190,17 @@ def refuse_several_processes() -> None:
     )
 
 
+def add_bad_records_flag(parser: argparse.ArgumentParser) -> None:
+  """Adds --max_bad_records, of a door that reads a collection itself."""
+  parser.add_argument(
+    '--max_bad_records',
+    type=int,
+    default=0,
+    metavar='N',
+    help='of the collection that are left out',
+  )
+
+
 def add_gin_flags(parser: argparse.ArgumentParser) -> None:
   """Adds --gin_file; --gin.NAME=value is taken by `parse_arguments`."""
   parser.add_argument(

@@ -39,13 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     help='queries that search with BM25, 0 for all (default: 5000)',
   )
   parser.add_argument('--seed', type=int, default=0, help='of the sample')
-  parser.add_argument(
-    '--max_bad_records',
-    type=int,
-    default=0,
-    metavar='N',
-    help='of the collection that are left out',
-  )
+  entry.add_bad_records_flag(parser)
   parser.add_argument(
     '--output', metavar='PATH', help='JSON file of what was measured'
   )

@@ -53,13 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='N',
     help='queries of a file, ranked anew after an interruption (default: 256)',
   )
-  add(
-    '--max_bad_records',
-    type=int,
-    default=0,
-    metavar='N',
-    help='of the collection that are left out',
-  )
+  entry.add_bad_records_flag(parser)
   processes.add_flags(parser)
   return parser
 

@@ -53,13 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     metavar='N',
     help='keeps so many documents: what test asks for, then dev, then any',
   )
-  parser.add_argument(
-    '--max_bad_records',
-    type=int,
-    default=0,
-    metavar='N',
-    help='of the collection that are left out',
-  )
+  entry.add_bad_records_flag(parser)
   parser.add_argument('--seed', type=int, default=0, help='of all draws')
   return parser
 

@@ -1,25 +1,18 @@
 """A query generator that is small enough to train in a test, and its data."""
 
-import dataclasses
-import json
 import pathlib
 
-import numpy as np
 import pytest
 import tiny_collection
+from tiny_texts import write_prepared, write_vocabulary
 
 from gr_jax import generate_queries
-from gr_jax.checksums import file_sha256
-from gr_jax.data import prepared, shard_files
 from gr_jax.data.collection import Collection
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import (
-  FORMAT,
   PreparationSettings,
-  inputs_hash,
 )
 from gr_jax.data.pseudo_queries import read_pseudo_queries
-from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.query_generator import GeneratorConfig
 from gr_jax.models.t5 import T5Config
@@ -32,80 +25,6 @@ from gr_jax.types import document_text
 GIN = pathlib.Path(__file__).parents[2] / 'gin' / 'querygen' / 'default.gin'
 QUERY, DOCUMENT = 10, 20
 START, END = 2, 3
-WORDS = [
-  *tiny_collection.ANIMALS,
-  *tiny_collection.PLACES,
-  *('the', 'lives', 'at', 'and', 'sleeps', 'by', 'day', 'of', 'which', 'is'),
-  '.',
-]
-
-
-def write_vocabulary(folder):
-  """A tokenizer.json of the words of the tiny collection."""
-  from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-  from tokenizers.processors import TemplateProcessing
-
-  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS]
-  numbers = {piece: number for number, piece in enumerate(pieces)}
-  tokenizer = Tokenizer(models.WordPiece(numbers, unk_token='[UNK]'))
-  tokenizer.normalizer = normalizers.BertNormalizer()
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  tokenizer.post_processor = TemplateProcessing(
-    single='[CLS] $A [SEP]',
-    special_tokens=[('[CLS]', START), ('[SEP]', END)],
-  )
-  folder.mkdir(parents=True)
-  tokenizer.save(str(folder / 'tokenizer.json'))
-  return len(pieces)
-
-
-def write_prepared(path, settings):
-  """What preparation would write, without TensorFlow's seconds."""
-  path.mkdir(parents=True)
-  collection = Collection(settings.data_dir)
-  vocabulary = load_vocabulary(settings.preparation.vocabulary)
-  vocabulary.save(path / 'vocabulary')
-  documents = list(collection.documents())
-  row_of = {document.id: row for row, document in enumerate(documents)}
-  texts = {query.id: query.text for query in collection.queries()}
-  (path / 'document_ids.txt').write_text(''.join(f'{d}\n' for d in row_of))
-  tokens = vocabulary.encode_batch(map_texts(documents), DOCUMENT)
-  shards = ['documents-00000.array_record', 'labelled.array_record']
-  shard_files.write_shard(
-    path / shards[0], map(shard_files.encode_tokens, tokens)
-  )
-  examples = [
-    shard_files.Example(
-      np.array(vocabulary.encode(texts[j.query_id], QUERY)),
-      row_of[j.document_id],
-      j.query_id,
-    )
-    for j in collection.judgements('train')
-  ]
-  owners = np.array([e.document_index for e in examples], np.int32)
-  np.save(path / prepared.document_indices_file('labelled'), owners)
-  shard_files.write_shard(
-    path / shards[1], map(shard_files.encode_example, examples)
-  )
-  preparation = dataclasses.replace(
-    settings.preparation, data_dir=settings.data_dir
-  )
-  manifest = {
-    'format': FORMAT,
-    'settings': {'query_length': QUERY, 'document_length': DOCUMENT},
-    'inputs_sha256': inputs_hash(preparation),
-    'documents': {'count': len(documents), 'shards': shards[:1]},
-    'sources': {'labelled': {'count': len(examples), 'shards': shards[1:]}},
-    'files': {
-      file.relative_to(path).as_posix(): {
-        'bytes': file.stat().st_size,
-        'sha256': file_sha256(file),
-      }
-      for file in path.rglob('*')
-      if file.is_file()
-    },
-  }
-  (path / 'manifest.json').write_text(json.dumps(manifest))
 
 
 def map_texts(documents):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny_collection
 import tiny_ranker
+import tiny_texts
 
 from gr_jax.data.collection import Collection
 from gr_jax.data.vocabularies import load_vocabulary
@@ -100,7 +101,7 @@ def test_what_is_no_ranker_is_refused(tmp_path, folder):
     load_ranker(tmp_path)
   with pytest.raises(UserError, match='does not exist'):
     load_ranker(tmp_path / 'none')
-  assert load_vocabulary(folder).size == len(tiny_ranker.WORDS) + 4
+  assert load_vocabulary(folder).size == len(tiny_texts.WORDS) + 4
 
 
 def run_of(kind):

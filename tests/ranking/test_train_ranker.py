@@ -1,7 +1,6 @@
 """A run of train_text trains a cross-encoder, and what it left ranks."""
 
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import jax
@@ -9,18 +8,14 @@ import numpy as np
 import pytest
 import tiny_collection
 import tiny_ranker
+from tiny_texts import WORDS, write_prepared, write_vocabulary
 
 from gr_jax import rank_with_teacher, run_folder, train_text
-from gr_jax.checksums import file_sha256
-from gr_jax.data import prepared, shard_files
 from gr_jax.data.collection import Collection
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import (
-  FORMAT,
   PreparationSettings,
-  inputs_hash,
 )
-from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.models.bert import BertConfig
 from gr_jax.models.cross_encoder import CrossEncoderConfig
 from gr_jax.ranking import reranking
@@ -30,14 +25,14 @@ from gr_jax.run_ranker import RankerRun
 from gr_jax.text_run_settings import TextRunSettings
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.text_step import TextTrainingSettings
-from gr_jax.types import UserError, document_text
+from gr_jax.types import UserError
 
 QUERY, DOCUMENT = 10, 20
 
 
 def settings_of(folder, weights, **changes):
   encoder = BertConfig(
-    vocab_size=len(tiny_ranker.WORDS) + 4,
+    vocab_size=len(WORDS) + 4,
     emb_dim=tiny_ranker.WIDTH,
     num_heads=2,
     num_layers=1,
@@ -66,65 +61,12 @@ def settings_of(folder, weights, **changes):
   return dataclasses.replace(settings, **changes)
 
 
-def write_prepared(path, settings):
-  """What preparation would write, without its minutes."""
-  path.mkdir(parents=True)
-  collection = Collection(settings.data_dir)
-  vocabulary = load_vocabulary(settings.preparation.vocabulary)
-  vocabulary.save(path / 'vocabulary')
-  documents = list(collection.documents())
-  row_of = {document.id: row for row, document in enumerate(documents)}
-  texts = {query.id: query.text for query in collection.queries()}
-  judged = collection.judgements('train')
-  (path / 'document_ids.txt').write_text(''.join(f'{d}\n' for d in row_of))
-  tokens = vocabulary.encode_batch(
-    [document_text(document) for document in documents], DOCUMENT
-  )
-  shard_files.write_shard(
-    path / 'documents-00000.array_record',
-    map(shard_files.encode_tokens, tokens),
-  )
-  owners = np.array([row_of[j.document_id] for j in judged], np.int32)
-  np.save(path / prepared.document_indices_file('labelled'), owners)
-  examples = [
-    shard_files.Example(
-      np.array(vocabulary.encode(texts[j.query_id], QUERY)),
-      int(owner),
-      j.query_id,
-    )
-    for j, owner in zip(judged, owners, strict=True)
-  ]
-  shard = 'examples-labelled-00000.array_record'
-  shard_files.write_shard(
-    path / shard, map(shard_files.encode_example, examples)
-  )
-  preparation = dataclasses.replace(
-    settings.preparation, data_dir=settings.data_dir
-  )
-  manifest = {
-    'format': FORMAT,
-    'settings': {'query_length': QUERY, 'document_length': DOCUMENT},
-    'inputs_sha256': inputs_hash(preparation),
-    'documents': {
-      'count': len(documents), 'shards': ['documents-00000.array_record'],
-    },
-    'sources': {'labelled': {'count': len(examples), 'shards': [shard]}},
-    'files': {
-      file.relative_to(path).as_posix(): {
-        'bytes': file.stat().st_size, 'sha256': file_sha256(file),
-      }
-      for file in path.rglob('*') if file.is_file()
-    },
-  }  # fmt: skip
-  (path / 'manifest.json').write_text(json.dumps(manifest))
-
-
 @pytest.fixture(scope='module')
 def started(tmp_path_factory):
   """A folder with collection, vocabulary, weights and prepared examples."""
   folder = tmp_path_factory.mktemp('ranker')
   tiny_collection.write_collection(folder / 'data')
-  tiny_ranker.write_vocabulary(folder / 'vocabulary')
+  write_vocabulary(folder / 'vocabulary')
   tiny_ranker.write_ranker(folder / 'sentences', sentences=True)
   tiny_ranker.write_ranker(folder / 'published', seed=1)
   cache = folder / 'cache'

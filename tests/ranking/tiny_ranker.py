@@ -3,35 +3,9 @@
 import json
 
 import numpy as np
-import tiny_collection
+from tiny_texts import write_vocabulary
 
-WORDS = [
-  *tiny_collection.ANIMALS,
-  *tiny_collection.PLACES,
-  *('the', 'lives', 'at', 'and', 'sleeps', 'by', 'day', 'of', 'which', 'is'),
-  '.',
-]
 WIDTH, MLP, POSITIONS = 16, 24, 32
-
-
-def write_vocabulary(folder):
-  """A tokenizer.json of the words of the tiny collection."""
-  from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-  from tokenizers.processors import TemplateProcessing
-
-  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS]
-  numbers = {piece: number for number, piece in enumerate(pieces)}
-  tokenizer = Tokenizer(models.WordPiece(numbers, unk_token='[UNK]'))
-  tokenizer.normalizer = normalizers.BertNormalizer()
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  tokenizer.post_processor = TemplateProcessing(
-    single='[CLS] $A [SEP]',
-    pair='[CLS] $A [SEP] $B:1 [SEP]:1',
-    special_tokens=[('[CLS]', 2), ('[SEP]', 3)],
-  )
-  folder.mkdir(parents=True, exist_ok=True)
-  tokenizer.save(str(folder / 'tokenizer.json'))
-  return len(pieces)
 
 
 def write_ranker(folder, seed=0, sentences=False):
