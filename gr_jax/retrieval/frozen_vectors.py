@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from gr_jax import locks, processes
-from gr_jax.retrieval.shards import encode_shards, join
+from gr_jax.retrieval.shards import encode_shards, join, write_whole
 
 DOCUMENTS = 'documents'
 
@@ -191,7 +191,4 @@ def _start(path: pathlib.Path, inputs: str) -> None:
   for negatives in path.parent.glob(f'negatives_{found_from}.npy'):
     negatives.unlink()
   path.unlink(missing_ok=True)
-  mark = path.with_suffix('.json')
-  partial = mark.with_name(f'{mark.name}.partial')
-  partial.write_text(_mark_text(inputs))
-  os.replace(partial, mark)
+  write_whole(path.with_suffix('.json'), _mark_text(inputs))
