@@ -33,8 +33,22 @@ def _parser() -> argparse.ArgumentParser:
     allow_abbrev=False,
   )
   add = parser.add_argument
-  add('--data_dir', metavar='FOLDER', required=True, help='in the BEIR layout')
-  add('--split', default='train', help='of the judgements (default: train)')
+  asked = parser.add_mutually_exclusive_group(required=True)
+  asked.add_argument('--data_dir', metavar='FOLDER', help='in the BEIR layout')
+  asked.add_argument(
+    '--run_dir',
+    metavar='FOLDER',
+    help='of a run of gr_jax.train: the queries that it is trained on, '
+    'spans and pseudo-queries among them',
+  )
+  add('--split', help='of the judgements of --data_dir (default: train)')
+  add(
+    '--source',
+    action='append',
+    metavar='S',
+    help='of queries of --run_dir, such as labelled; repeated, several '
+    '(default: all)',
+  )
   add('--teacher', metavar='T', action='append', required=True, help=_TEACHERS)
   add('--candidates', metavar='C', action='append', help=_CANDIDATES)
   add(
@@ -65,18 +79,14 @@ def rank(flags: argparse.Namespace) -> None:
     flags: of the door.
   """
   from gr_jax import locks
-  from gr_jax.data.collection import Collection
   from gr_jax.ranking import teaching
-  from gr_jax.ranking.corpus import read_asked
   from gr_jax.ranking.teachers import FusedTeacher
 
   output = pathlib.Path(flags.output)
-  collection = Collection(flags.data_dir, flags.max_bad_records)
-  asked = read_asked(collection, flags.split)
+  collection, asked, origin = _asked(flags)
   if not asked.queries:
     raise UserError(
-      f'split {flags.split!r} of {collection.directory} should hold judged '
-      'queries, it holds none'
+      f'{collection.directory} should hold queries of {origin}, it holds none'
     )
   lock = locks.held(
     output.with_name(f'.{output.name}.lock'),
@@ -92,7 +102,7 @@ def rank(flags: argparse.Namespace) -> None:
       'teachers': {t.name: t.sha256 for t in teachers},
       'candidates': {s.name: s.sha256 for s in sources},
       'collection': collection.fingerprint(),
-      'split': flags.split,
+      **origin,
       'depth': flags.depth,
       'shard_queries': flags.shard_queries,
       'queries': len(asked.queries),
@@ -108,6 +118,28 @@ def rank(flags: argparse.Namespace) -> None:
       output, asked, teacher, sources, depth, flags.shard_queries, inputs
     )
     processes.first(lambda: shutil.rmtree(opened.vectors, ignore_errors=True))
+
+
+def _asked(flags):
+  """Collection, what is asked of it, and which of its queries these are."""
+  from gr_jax.data.collection import Collection
+  from gr_jax.ranking import corpus
+
+  if not flags.run_dir:
+    if flags.source:
+      raise UserError('--source is of the queries of --run_dir: give that')
+    collection = Collection(flags.data_dir, flags.max_bad_records)
+    split = flags.split or 'train'
+    return collection, corpus.read_asked(collection, split), {'split': split}
+  if flags.split:
+    raise UserError('--split is of --data_dir, a run has sources: --source')
+  from gr_jax.run_folder import prepared_from
+
+  preparation = prepared_from(pathlib.Path(flags.run_dir), flags.source)
+  allowed = max(preparation.max_bad_records, flags.max_bad_records)
+  collection = Collection(preparation.data_dir, allowed)
+  asked = corpus.read_prepared(collection, preparation)
+  return collection, asked, {'sources': list(preparation.sources)}
 
 
 class _Opened:

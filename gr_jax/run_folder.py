@@ -119,6 +119,29 @@ def _preparation(settings, run_dir: pathlib.Path):
   return dataclasses.replace(settings.preparation, data_dir=str(data_dir))
 
 
+def prepared_from(run_dir: pathlib.Path, sources=None):
+  """How the examples of a run were made.
+
+  Args:
+    run_dir: of the run.
+    sources: those of interest, all of the run's by default.
+
+  Returns:
+    data.preparation_settings.PreparationSettings of these sources.
+  """
+  preparation = _preparation(read_settings(run_dir), run_dir)
+  if unknown := set(sources or ()) - set(preparation.sources):
+    raise UserError(
+      f'{run_dir} has queries of {list(preparation.sources)}, none of '
+      f'{sorted(unknown)}'
+    )
+  sources = tuple(sources or preparation.sources)
+  pseudo = preparation.pseudo_queries if 'pseudo' in sources else ''
+  return dataclasses.replace(
+    preparation, sources=sources, pseudo_queries=pseudo
+  )
+
+
 def keep_settings(settings, run_dir: pathlib.Path, config_text: str) -> None:
   """Writes settings.json and config.gin.
 

@@ -1,22 +1,26 @@
 """The documents and queries that a teacher is asked about."""
 
 import dataclasses
+import pathlib
+import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 
 from gr_jax.data.collection import Collection
+from gr_jax.data.preparation_settings import PreparationSettings
+from gr_jax.data.text_examples import TextExamples, make_plan
 from gr_jax.types import Document, Query
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-  """A split of a collection, in memory.
+  """Queries of a collection, in memory.
 
   Attributes:
     documents: the corpus, in its order.
-    queries: those that the split judges, in the order of their file.
+    queries: those that are asked.
     positives: rows of the documents that are relevant to each query.
   """
 
@@ -43,4 +47,30 @@ def read_asked(collection: Collection, split: str) -> Asked:
     list(collection.documents()),
     queries,
     [np.array(sorted(relevant[query.id]), np.int64) for query in queries],
+  )
+
+
+def read_prepared(
+  collection: Collection, preparation: PreparationSettings
+) -> Asked:
+  """Reads the queries of sources as training sees them, with the corpus.
+
+  Args:
+    collection: the folder.
+    preparation: of a run, which reads that folder; `sources` are those that
+      are asked.
+  """
+  relevant, texts = defaultdict(set), {}
+  with tempfile.TemporaryDirectory() as directory:
+    plan = make_plan(preparation, pathlib.Path(directory) / 'document_ids')
+    reader = TextExamples(plan, collection)
+    for source in preparation.sources:
+      for shard in range(plan.shards(source)):
+        for example in reader.examples(source, shard):
+          texts[example.query_id] = example.query
+          relevant[example.query_id].add(example.document_index)
+  return Asked(
+    list(collection.documents()),
+    [Query(name, text) for name, text in texts.items()],
+    [np.array(sorted(relevant[name]), np.int64) for name in texts],
   )

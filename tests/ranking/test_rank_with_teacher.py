@@ -10,11 +10,13 @@ import pytest
 import tiny_collection
 import tiny_ranker
 
-from gr_jax import rank_with_teacher, verify
+from gr_jax import rank_with_teacher, run_folder, verify
 from gr_jax.data.collection import Collection
+from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.ranking import dense, teaching
 from gr_jax.ranking.opening import load_ranker
 from gr_jax.ranking.teacher_files import read_manifest, read_rankings
+from gr_jax.run_settings import RunSettings
 from gr_jax.types import UserError
 
 
@@ -87,6 +89,50 @@ def test_several_teachers_and_sources_join(data, ranker, tmp_path):
     'bm25', f'dense:{sentences}', 'random:0',
   ]  # fmt: skip
   assert not list(tmp_path.glob('.r*'))
+
+
+@pytest.fixture
+def run(data, tmp_path):
+  preparation = PreparationSettings(spans_per_document=2)
+  settings = RunSettings(
+    run_dir='there', data_dir=str(data), preparation=preparation
+  )
+  run_folder.keep_settings(settings, tmp_path / 'run', '')
+  return tmp_path / 'run'
+
+
+def of_run(run, *more):
+  output = run.with_name('r')
+  return [
+    f'--run_dir={run}', f'--output={output}', '--teacher=bm25',
+    '--candidates=bm25', '--depth=5', *more,
+  ]  # fmt: skip
+
+
+def test_queries_that_a_run_is_trained_on_are_ranked(data, run):
+  rank_with_teacher.main(of_run(run, '--source=spans', '--source=labelled'))
+  output = run.with_name('r')
+  found = {r.query_id: r.document_ids for r in read_rankings(output)}
+  documents = {document.id for document in Collection(data).documents()}
+  spans = {name for name in found if ':spans:' in name}
+  labelled = {query.id for query in Collection(data).queries()}
+  assert {name.partition(':')[0] for name in spans} == documents
+  assert set(found) - spans == labelled
+  assert all(name.partition(':')[0] in found[name] for name in spans)
+  assert all(name[:-2] in found[name] for name in labelled)
+  assert read_manifest(output)['sources'] == ['spans', 'labelled']
+
+
+@pytest.mark.parametrize(
+  'more, message',
+  [
+    (['--source=pseudo'], r"'spans'.*none of \['pseudo'\]"),
+    (['--split=dev'], '--split is of --data_dir'),
+  ],
+)
+def test_what_a_run_does_not_have(run, more, message):
+  with pytest.raises(UserError, match=message):
+    rank_with_teacher.main(of_run(run, *more))
 
 
 @pytest.mark.parametrize('name', ['_save', 'mark_done', 'write_manifest'])
@@ -178,6 +224,7 @@ def test_verify_reads_every_byte(data, tmp_path, capsys):
 @pytest.mark.parametrize(
   'more, message',
   [
+    (['--source=spans'], '--source is of the queries of --run_dir'),
     (['--depth=0'], 'depth must be at least 1'),
     (['--shard_queries=0'], 'shard_queries must be at least 1'),
     (['--seed=-1'], 'seed must be at least 0'),
