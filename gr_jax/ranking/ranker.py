@@ -11,7 +11,7 @@ import numpy as np
 from gr_jax.data.vocabularies import Vocabulary
 from gr_jax.models.cross_encoder import CrossEncoder
 from gr_jax.retrieval.encoding import padded_batches
-from gr_jax.types import Document, document_text
+from gr_jax.types import Document, UserError, document_text
 
 
 class Ranker:
@@ -67,6 +67,9 @@ class Ranker:
 
     Returns:
       [X] float32, higher ones for better documents.
+
+    Raises:
+      UserError: for a score that is not finite.
     """
     query_tokens = self._tokens(queries, self._query_length)
     document_tokens = self._tokens(
@@ -93,6 +96,11 @@ class Ranker:
       scores_X[chosen] = np.asarray(found_B)[: len(chosen)]
       done += len(chosen)
       show(done, share)
+    if not np.isfinite(scores_X).all():
+      raise UserError(
+        'the cross-encoder gives scores that are no numbers: its training '
+        'diverged, or its weights are damaged'
+      )
     return scores_X
 
   def _tokens(self, texts: Sequence[str], length: int) -> list[list[int]]:

@@ -56,6 +56,14 @@ def alone(folder, queries, documents):
   return np.array(scores)
 
 
+def test_scores_that_are_no_numbers_are_refused(folder, pairs, monkeypatch):
+  ranker = load_ranker(folder)
+  program = ranker._program
+  monkeypatch.setattr(ranker, '_program', lambda *pair: program(*pair) / 0.0)
+  with pytest.raises(UserError, match='scores that are no numbers'):
+    ranker.scores(*pairs)
+
+
 def test_scores_are_those_of_each_pair_alone(folder, pairs):
   found = load_ranker(folder).scores(*pairs)
   assert found.dtype == np.float32
