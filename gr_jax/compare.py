@@ -188,12 +188,13 @@ def plan(settings) -> list[Run]:
   data_hashes = {
     data: _data_sha256(path) for data, path in settings.data_dirs.items()
   }
-  return [
-    _planned(settings, data, variant, seed, data_hashes[data])
-    for data in settings.data_dirs
-    for seed in settings.seeds
-    for variant in settings.variants
-  ]
+  runs = {}
+  for data in settings.data_dirs:
+    for seed in settings.seeds:
+      for variant in settings.variants:
+        run = _planned(settings, data, variant, seed, data_hashes[data], runs)
+        runs[run.folder] = run
+  return list(runs.values())
 
 
 def _data_sha256(data_dir: str) -> str:
@@ -207,9 +208,9 @@ def _data_sha256(data_dir: str) -> str:
   return Collection(pathlib.Path(data_dir)).fingerprint()
 
 
-def _planned(settings, data, variant, seed, data_sha256) -> Run:
+def _planned(settings, data, variant, seed, data_sha256, runs) -> Run:
   """A run with its settings, or with the reason why it has none."""
-  from gr_jax import configuration, run_settings
+  from gr_jax import configuration, run_lists, run_settings
   from gr_jax.evaluation import comparison_results, comparison_rows
   from gr_jax.settings import to_json
 
@@ -224,7 +225,7 @@ def _planned(settings, data, variant, seed, data_sha256) -> Run:
   splits = comparison_rows.splits(settings)
   references = comparison_results.stamp(data_sha256, splits)
   try:
-    configuration.parse(*settings.bindings(variant, own))
+    configuration.parse(*settings.bindings(variant, own, data))
     made = configuration.build(run_settings.RunSettings)
   except UserError as error:
     return Run(key, folder, references, refused=str(error))
@@ -243,7 +244,14 @@ def _planned(settings, data, variant, seed, data_sha256) -> Run:
   bound = to_json(made)
   for name in ('run_dir', 'data_dir', 'cache_dir', 'mesh'):
     del bound[name]
-  trained = comparison_results.stamp(bound, data_sha256)
+  before = runs.get(pathlib.Path(made.trained_run or '').absolute())
+  trained = comparison_results.stamp(
+    bound,
+    data_sha256,
+    # Nothing for the runs that neither go on nor have a teacher.
+    *([before.trained_sha256] if before else ()),
+    *run_lists.hashes(made).values(),
+  )
   judged = [list(settings.fractions), list(settings.measures)]
   return Run(
     key, folder, references, made, configuration.config_text(), trained,

@@ -258,6 +258,33 @@ def test_a_variant_wins_over_what_is_common():
   assert overrides == ['SEED=3', 'STEPS=5', 'X.y=1']
 
 
+def test_a_variant_goes_on_from_another_of_its_data_and_seed(tmp_path):
+  def plan(steps):
+    start = "TRAINED_RUN='{folder}/{data}/base/seed_{seed}'"
+    settings = ComparisonSettings(
+      folder=str(tmp_path),
+      variants={
+        'base': (f'STEPS={steps}',),
+        'distilled': (
+          'gin/runs/distill.gin', start, "RANKINGS='{data}_{seed}'",
+        ),
+      },
+      seeds=(0, 1),
+    )  # fmt: skip
+    return {run.key[1:]: run for run in compare.plan(settings)}
+
+  first, second = plan(10), plan(20)
+  settings = first['distilled', 1].settings
+  assert settings.trained_run == str(first['base', 1].folder)
+  assert settings.lists.path == 'python_docs_1'
+  for key, run in first.items():
+    assert not run.refused
+    # What a run goes on from is part of what it depends on.
+    assert run.sha256 != second[key].sha256
+  hashes = [run.sha256 for run in first.values()]
+  assert hashes == [run.sha256 for run in plan(10).values()]
+
+
 def test_the_shipped_smoke_experiment_can_be_pointed_elsewhere(tmp_path):
   configuration.register(ComparisonSettings)
   configuration.parse(

@@ -37,7 +37,9 @@ class ComparisonSettings:
     common: bindings 'NAME=value' of every run.
     variants: name -> its bindings, which win over the common ones; an item
       that ends in '.gin' is one more gin file. A '/' in a name makes a group,
-      as in 'static/random'.
+      as in 'static/random'. '{folder}', '{data}' and '{seed}' in a value stand
+      for those of the run: "TRAINED_RUN='{folder}/{data}/base/seed_{seed}'"
+      goes on from the variant 'base', which stands before (with `keep_runs`).
     seeds: of the runs of each variant.
     fractions: documents scored for a query, as shares of the corpus. A run is
       searched once, with SearchSettings.beams or as many beams as the largest
@@ -95,15 +97,21 @@ class ComparisonSettings:
         self._check_item(item)
 
   def bindings(
-    self, variant: str, own: Mapping[str, object]
+    self, variant: str, own: Mapping[str, object], data: str = ''
   ) -> tuple[list[str], list[str]]:
     """Gin files and overrides of a run, as configuration.parse takes them.
 
     Args:
       variant: its name.
       own: values of the macros that differ from run to run.
+      data: name of the data set.
     """
-    items = (*self.common, *self.variants[variant])
+    items = [
+      item.replace('{folder}', self.folder)
+      .replace('{data}', data)
+      .replace('{seed}', str(own.get('SEED')))
+      for item in (*self.common, *self.variants[variant])
+    ]
     files = [item for item in items if _is_file(item)]
     values = {name: f'{name}={value}' for name, value in own.items()}
     for item in items:
