@@ -74,13 +74,7 @@ class Instructed:
     settings = self._settings
     text = document_text(document).split()[: settings.document_words]
     prompt = settings.instruction.replace('{document}', ' '.join(text))
-    if self._tokenizer.chat_template:
-      prompt = self._tokenizer.apply_chat_template(
-        [{'role': 'user', 'content': prompt}],
-        tokenize=False,
-        add_generation_prompt=True,
-      )
-    tokens = self._tokenizer(prompt, return_tensors='pt')
+    tokens = prompt_tokens(self._tokenizer, prompt)
     torch.manual_seed(_document_seed(self._seed, document.id))
     padding = self._tokenizer.pad_token_id
     if padding is None:
@@ -103,6 +97,30 @@ class Instructed:
     )
     lines = [first_line(text) for text in texts]
     return [Candidate(line, self.name) for line in lines if line]
+
+
+def prompt_tokens(tokenizer, prompt: str):
+  """What a language model reads of a prompt.
+
+  Args:
+    tokenizer: of transformers; with a chat template the prompt is what its
+      user says.
+    prompt: a text.
+
+  Returns:
+    'input_ids' and 'attention_mask', PyTorch tensors [1, S].
+  """
+  templated = bool(tokenizer.chat_template)
+  if templated:
+    prompt = tokenizer.apply_chat_template(
+      [{'role': 'user', 'content': prompt}],
+      tokenize=False,
+      add_generation_prompt=True,
+    )
+  # A template writes the start of the text itself.
+  return tokenizer(
+    prompt, return_tensors='pt', add_special_tokens=not templated
+  )
 
 
 def first_line(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from tiny_collection import write_collection
 
 from gr_jax.data.collection import Collection
-from gr_jax.querygen.instruction import Instructed, first_line
+from gr_jax.querygen.instruction import Instructed, first_line, prompt_tokens
 from gr_jax.querygen.query_settings import (
   ExtractiveSource,
   FileSource,
@@ -157,6 +157,27 @@ def test_extracts_are_of_the_document_alone(collection):
 )
 def test_a_model_writes_a_query_in_its_first_line(written, query):
   assert first_line(written) == query
+
+
+class Marking:
+  """A tokenizer that begins texts with <s>, as its template does."""
+
+  def __init__(self, chat_template):
+    self.chat_template = chat_template
+
+  def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+    assert not tokenize and add_generation_prompt
+    return f'<s> {messages[0]["content"]} !'
+
+  def __call__(self, text, return_tensors, add_special_tokens):
+    return ['<s>'] * add_special_tokens + text.split()
+
+
+@pytest.mark.parametrize(
+  'template, tokens', [(None, ['<s>', 'ask']), ('t', ['<s>', 'ask', '!'])]
+)
+def test_a_prompt_begins_once(template, tokens):
+  assert prompt_tokens(Marking(template), 'ask') == tokens
 
 
 def test_instructions_need_a_model(tmp_path, monkeypatch):
