@@ -10,14 +10,18 @@ import pathlib
 # Before jax: a machine with an accelerator runs the same tests.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
-# Most programs run once: optimizing them would take longer than they run. And
-# devices that share a busy machine wait for each other for longer than the 40 s
-# after which XLA ends the process.
+# Most programs run once: optimizing them would take longer than they run. The
+# emitters of fusions that go by way of MLIR take most of the rest, and so does
+# cutting small programs up for threads to compile. And devices that share a
+# busy machine wait for each other for longer than the 40 s after which XLA ends
+# the process.
 os.environ['XLA_FLAGS'] = ' '.join(
   [
     os.environ.get('XLA_FLAGS', ''),
     '--xla_backend_optimization_level=0',
     '--xla_llvm_disable_expensive_passes=true',
+    '--xla_cpu_use_fusion_emitters=false',
+    '--xla_cpu_parallel_codegen_split_count=1',
     '--xla_cpu_collective_call_terminate_timeout_seconds=300',
   ]
 )
