@@ -6,8 +6,6 @@ import pathlib
 import re
 import sys
 
-import pytest
-
 ROOT = pathlib.Path(__file__).parent.parent
 SOURCES = sorted(
   path
@@ -166,10 +164,12 @@ def imported(node):
   return []
 
 
+@functools.cache
 def all_imports(path):
   return [m for node in ast.walk(tree_of(path)) for m in imported(node)]
 
 
+@functools.cache
 def module_level_imports(path):
   """What importing the file imports: not what its functions would."""
   pending, found = list(tree_of(path).body), []
@@ -177,12 +177,9 @@ def module_level_imports(path):
     node = pending.pop()
     found += imported(node)
     if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-      pending += [c for c in ast.iter_child_nodes(node) if is_statement(c)]
+      children = ast.iter_child_nodes(node)
+      pending += [c for c in children if isinstance(c, ast.stmt)]
   return found
-
-
-def is_statement(node):
-  return isinstance(node, ast.stmt)
 
 
 def unit_of(path):
@@ -191,6 +188,7 @@ def unit_of(path):
   return parts[0] if parts[0] != 'gr_jax' else parts[1]
 
 
+@functools.cache
 def resolve(module):
   """The file of a gr_jax module, whose name may end in one of its names."""
   for name in (module, module.rpartition('.')[0]):
@@ -202,12 +200,25 @@ def resolve(module):
   return None
 
 
-def parametrised(paths):
-  names = [p.relative_to(ROOT).as_posix() for p in paths]
-  return pytest.mark.parametrize('path', paths, ids=names)
+def holds_for(paths):
+  """Makes one test of a rule for a path: thousands would take a while."""
+
+  def over(rule):
+    def test():
+      broken = []
+      for path in paths:
+        try:
+          rule(path)
+        except AssertionError as error:
+          broken.append(f'{path.relative_to(ROOT).as_posix()}: {error}')
+      assert not broken, '\n'.join(broken)
+
+    return test
+
+  return over
 
 
-@parametrised(LIBRARY)
+@holds_for(LIBRARY)
 def test_folders_import_downwards(path):
   unit = unit_of(path)
   if unit not in TABLE:
@@ -221,7 +232,7 @@ def test_folders_import_downwards(path):
     assert fits, f'{unit} may not import {module}'
 
 
-@parametrised(LIBRARY)
+@holds_for(LIBRARY)
 def test_only_doors_stand_beside_the_folders(path):
   """Each folder is in the table; a file beside them is a door or listed."""
   unit = unit_of(path)
@@ -232,7 +243,7 @@ def test_only_doors_stand_beside_the_folders(path):
     assert 'main' in names, f'{path.name} is no door: where does it belong?'
 
 
-@parametrised(LIBRARY)
+@holds_for(LIBRARY)
 def test_nothing_imports_tasks(path):
   """Only the door that runs them; `tasks` alone would register twice."""
   if path == ROOT / 'gr_jax' / 'prepare.py':
@@ -243,7 +254,7 @@ def test_nothing_imports_tasks(path):
     assert not [m for m in modules if f'{m}.'.startswith('gr_jax.tasks.')]
 
 
-@parametrised(LIBRARY)
+@holds_for(LIBRARY)
 def test_nothing_imports_t5x(path):
   """What its launcher needs is no part of ours."""
   if unit_of(path) != 't5x':
@@ -251,7 +262,7 @@ def test_nothing_imports_t5x(path):
     assert not [m for m in modules if f'{m}.'.startswith('gr_jax.t5x.')]
 
 
-@parametrised(SOURCES)
+@holds_for(SOURCES)
 def test_reserved_packages(path):
   name = path.relative_to(ROOT).as_posix()
   for module in all_imports(path):
@@ -272,7 +283,7 @@ DOORS = [
 ]
 
 
-@parametrised(DOORS)
+@holds_for(DOORS)
 def test_doors_are_light(path):
   """`--help` answers at once: heavy imports are inside `main`."""
   pending, seen = [path], set()
@@ -289,7 +300,7 @@ def test_doors_are_light(path):
         assert top in sys.stdlib_module_names, f'{file} imports {module}'
 
 
-@parametrised(
+@holds_for(
   [p for p in LIBRARY if p.relative_to(ROOT).parts[:2] != ('gr_jax', 'data')]
 )
 def test_tensorflow_is_not_reached(path):
@@ -308,17 +319,14 @@ def test_tensorflow_is_not_reached(path):
       pending += [found] if found else []
 
 
-@parametrised(SOURCES)
+@holds_for(SOURCES)
 def test_nothing_unpickles_or_evaluates(path):
   for module in all_imports(path):
     assert module.split('.')[0] not in BANNED_IMPORTS
   for node in ast.walk(tree_of(path)):
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
       assert node.func.id not in {'eval', 'exec', '__import__'}, node.lineno
-    if isinstance(node, ast.keyword) and node.arg in {
-      'allow_pickle',
-      'shell',
-    }:
+    if isinstance(node, ast.keyword) and node.arg in {'allow_pickle', 'shell'}:
       value = getattr(node.value, 'value', None)
       assert value is False, f'line {node.value.lineno}: {node.arg}'
     if isinstance(node, ast.Attribute) and node.attr == 'load':
@@ -326,7 +334,7 @@ def test_nothing_unpickles_or_evaluates(path):
       assert owner != 'torch', f'line {node.lineno}: torch.load'
 
 
-@parametrised(SOURCES)
+@holds_for(SOURCES)
 def test_no_blind_except(path):
   for node in ast.walk(tree_of(path)):
     if not isinstance(node, ast.ExceptHandler):
@@ -339,7 +347,7 @@ def test_no_blind_except(path):
     assert not blind, f'line {node.lineno} catches {caught}'
 
 
-@parametrised(SOURCES)
+@holds_for(SOURCES)
 def test_files_and_functions_are_short(path):
   lines = len(path.read_text(encoding='utf-8').splitlines())
   assert lines <= 400, f'{lines} lines'
@@ -354,7 +362,7 @@ def test_test_files_have_names_of_their_own():
   assert len(names) == len(set(names))
 
 
-@parametrised(LIBRARY)
+@holds_for(LIBRARY)
 def test_names_say_what_is_inside(path):
   parts = path.relative_to(ROOT).with_suffix('').parts
   assert not BANNED_NAMES & set(parts)
