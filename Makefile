@@ -27,7 +27,8 @@ quickstart: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist load -m mesh
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist load -m mesh \
+	  $$(grep -rl --include='test_*.py' 'mark[.]mesh' tests)
 
 # Kills, scale and repetition: minutes to hours.
 soak: $(READY)
