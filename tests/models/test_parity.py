@@ -1,6 +1,7 @@
 """Our encoders and decoders against the reference implementations."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -91,8 +92,9 @@ LAYOUTS = {
 }
 
 
-def t5_outputs(config, params):
-  """What make_goldens.t5_outputs gives, from our T5."""
+@functools.cache
+def t5_program(config):
+  """Parameters, tokens and targets to states, what is decoded, and logits."""
 
   def run(model, tokens_BS, targets_BL):
     states_BSE = model.encode(tokens_BS)
@@ -101,12 +103,16 @@ def t5_outputs(config, params):
     )
     return states_BSE, decoded_BLM, model.logits(decoded_BLM)
 
-  apply = jax.jit(
+  return jax.jit(
     lambda params, *inputs: T5(config).apply(
       {'params': params}, *inputs, method=run
     )
   )
-  outputs = apply(
+
+
+def t5_outputs(config, params):
+  """What make_goldens.t5_outputs gives, from our T5."""
+  outputs = t5_program(config)(
     params, reference_models.T5_TOKENS, reference_models.T5_TARGETS
   )
   return dict(zip(('encoder', 'decoder', 'logits'), outputs, strict=True))
