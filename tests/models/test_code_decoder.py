@@ -58,13 +58,11 @@ def decoder_and_params(random=True, **config):
   )['params']
   if random:
     # The output map starts at zero, which would hide the stack.
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(4), len(leaves))
-    leaves = [
-      leaf + 0.3 * jax.random.normal(key, leaf.shape)
-      for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    params = jax.tree.unflatten(tree, leaves)
+    # numpy's: jax would compile a program for each shape.
+    rng = np.random.default_rng(4)
+    params = jax.tree.map(
+      lambda leaf: leaf + np.float32(0.3 * rng.normal(size=leaf.shape)), params
+    )
   return decoder, {'params': params}
 
 
