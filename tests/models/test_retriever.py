@@ -103,6 +103,8 @@ def test_all_parts_learn_and_every_axis_has_a_rule(name):
   # Static kinds have theirs from the start.
   tables['identifiers'] = {'table': jnp.array([[0, 1, 1]] * 4, jnp.int32)}
 
+  usage(model)  # Or what is kept would be of the trace.
+
   def loss(params):
     out = outputs(model, {**tables, **params}, batch())
     return objective(
@@ -113,7 +115,7 @@ def test_all_parts_learn_and_every_axis_has_a_rule(name):
       0.5,
     )[0]
 
-  gradients = jax.grad(loss)(trained)
+  gradients = jax.jit(jax.grad(loss))(trained)
   for part in ('encoder', 'projection', 'indexer', 'decoder'):
     leaves = jax.tree.leaves(gradients[part])
     assert all(np.all(np.isfinite(leaf)) for leaf in leaves), part
