@@ -244,7 +244,7 @@ def _planned(settings, data, variant, seed, data_sha256, runs) -> Run:
   bound = to_json(made)
   for name in ('run_dir', 'data_dir', 'cache_dir', 'mesh'):
     del bound[name]
-  before = runs.get(pathlib.Path(made.trained_run or '').absolute())
+  before = runs.get(pathlib.Path(made.trained_run).absolute())
   trained = comparison_results.stamp(
     bound,
     data_sha256,

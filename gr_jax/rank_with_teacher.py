@@ -85,8 +85,10 @@ def rank(flags: argparse.Namespace) -> None:
   output = pathlib.Path(flags.output)
   collection, asked, origin = _asked(flags)
   if not asked.queries:
+    kind, name = next(iter(origin.items()))
     raise UserError(
-      f'{collection.directory} should hold queries of {origin}, it holds none'
+      f'{kind} {name!r} of {collection.directory} should hold queries, it '
+      'holds none'
     )
   lock = locks.held(
     output.with_name(f'.{output.name}.lock'),
@@ -133,13 +135,20 @@ def _asked(flags):
     return collection, corpus.read_asked(collection, split), {'split': split}
   if flags.split:
     raise UserError('--split is of --data_dir, a run has sources: --source')
+  if flags.max_bad_records:
+    raise UserError('--max_bad_records is of --data_dir, a run has its own')
+  from gr_jax.data.preparation_settings import inputs_hash
   from gr_jax.run_folder import prepared_from
 
   preparation = prepared_from(pathlib.Path(flags.run_dir), flags.source)
-  allowed = max(preparation.max_bad_records, flags.max_bad_records)
-  collection = Collection(preparation.data_dir, allowed)
+  collection = Collection(preparation.data_dir, preparation.max_bad_records)
   asked = corpus.read_prepared(collection, preparation)
-  return collection, asked, {'sources': list(preparation.sources)}
+  origin = {
+    'sources': list(preparation.sources),
+    # How many spans, by which seed, which pseudo-queries.
+    'examples': inputs_hash(preparation),
+  }
+  return collection, asked, origin
 
 
 class _Opened:

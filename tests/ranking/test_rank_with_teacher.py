@@ -123,11 +123,23 @@ def test_queries_that_a_run_is_trained_on_are_ranked(data, run):
   assert read_manifest(output)['sources'] == ['spans', 'labelled']
 
 
+def test_rankings_of_other_spans_are_not_gone_on_with(data, run):
+  rank_with_teacher.main(of_run(run, '--source=spans'))
+  preparation = PreparationSettings(spans_per_document=2, seed=1)
+  settings = RunSettings(
+    run_dir='there', data_dir=str(data), preparation=preparation
+  )
+  run_folder.keep_settings(settings, run, '')
+  with pytest.raises(UserError, match='examples'):
+    rank_with_teacher.main(of_run(run, '--source=spans'))
+
+
 @pytest.mark.parametrize(
   'more, message',
   [
     (['--source=pseudo'], r"'spans'.*none of \['pseudo'\]"),
     (['--split=dev'], '--split is of --data_dir'),
+    (['--max_bad_records=1'], '--max_bad_records is of --data_dir'),
   ],
 )
 def test_what_a_run_does_not_have(run, more, message):
