@@ -30,7 +30,8 @@ class TextRunSettings:
     seed: of parameters, order and dropout.
     preparation: from texts to examples.
     loader: from examples to batches; of a query generator, its batch_size
-      counts documents.
+      counts documents, and its rates are not read: it learns from labelled
+      queries alone.
     model: GeneratorConfig or CrossEncoderConfig.
     training: how long, and how.
     mesh: how devices are arranged.

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -63,6 +63,8 @@ class Opened:
     filters: of the queries of single documents.
     leaks: the leak check among the filters, None where none was asked for.
     together: documents that go through sources and filters at once.
+    begin: called once before the first queries, by all processes together:
+      what takes long and is not needed where all queries are there.
   """
 
   corpus: Corpus
@@ -70,6 +72,7 @@ class Opened:
   filters: Sequence[Filter]
   leaks: Leaks | None
   together: int
+  begin: Callable[[], None]
 
   def provenance(self) -> dict[str, object]:
     """What the queries depend on, besides settings and collection."""
@@ -111,15 +114,21 @@ def open_all(settings: QueryGenerationSettings, work: pathlib.Path) -> Opened:
     held_out = held_out_queries(corpus.collection, settings.leaks.splits)
     leaks = Leaks(held_out, settings.leaks)
     filters.append(leaks)
+  begin = _nothing
   if settings.round_trip.top:
-    filters.append(_round_trip(settings.round_trip, corpus, work))
+    trip, begin = _round_trip(settings.round_trip, corpus, work)
+    filters.append(trip)
   if settings.relevance.ranker:
     filters.append(_relevance(settings))
   if settings.diversity.queries:
     filters.append(Diversity(settings.diversity, corpus.frequencies))
   batches = [s.batch_size for s in sources if isinstance(s, Generated)]
   together = max([_TOGETHER, *(_BATCHES * size for size in batches)])
-  return Opened(corpus, sources, filters, leaks, together)
+  return Opened(corpus, sources, filters, leaks, together, begin)
+
+
+def _nothing() -> None:
+  pass
 
 
 def _source(
@@ -145,7 +154,8 @@ def _source(
 
 def _round_trip(
   settings: RoundTripSettings, corpus: Corpus, work: pathlib.Path
-) -> RoundTrip:
+) -> tuple[RoundTrip, Callable[[], None]]:
+  """The filter, and what has to be called before it is used."""
   if settings.by == BM25:
     from gr_jax.evaluation.lexical import Lexical
 
@@ -154,19 +164,19 @@ def _round_trip(
     def find(texts: Sequence[str], k: int) -> np.ndarray:
       return lexical.search(texts, k).rows_BC
 
-    return RoundTrip(find, settings.top, None)
+    return RoundTrip(find, settings.top, None), _nothing
   from gr_jax.ranking.dense import DenseSearch, open_encoder
 
   encoder = open_encoder(settings.encoder)
   documents = list(corpus.collection.documents())
   search = DenseSearch(f'dense:{settings.encoder}', encoder, documents)
   inputs = f'{encoder.sha256} {corpus.collection.corpus_sha256()}'
-  search.encode(work, inputs)
 
   def find_near(texts: Sequence[str], k: int) -> np.ndarray:
     return search.find([Query('', text) for text in texts], k)
 
-  return RoundTrip(find_near, settings.top, encoder.sha256)
+  trip = RoundTrip(find_near, settings.top, encoder.sha256)
+  return trip, functools.partial(search.encode, work, inputs)
 
 
 def _relevance(settings: QueryGenerationSettings) -> Relevance:

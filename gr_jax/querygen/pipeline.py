@@ -28,7 +28,7 @@ from gr_jax.settings import to_json
 from gr_jax.types import Document, UserError
 
 # Raised whenever the same inputs would give other queries.
-FORMAT = 2
+FORMAT = 3
 _PACKAGES = ('gr_jax', 'jax', 'numpy', 'bm25s', 'PyStemmer', 'transformers')
 # Settings that say where something lies or is computed: what lies there counts.
 _PLACES = (
@@ -64,6 +64,7 @@ def generate_queries(settings: QueryGenerationSettings) -> dict:
     inputs = _inputs(settings, opened)
     there = processes.first(lambda: _is_there(output, inputs))
     if not there:
+      opened.begin()
       positions = opened.corpus.collection.positions(
         settings.documents_per_shard
       )

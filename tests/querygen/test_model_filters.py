@@ -16,6 +16,7 @@ from gr_jax.querygen.query_settings import (
   RelevanceSettings,
   RoundTripSettings,
 )
+from gr_jax.ranking import dense
 from gr_jax.ranking.dense import open_encoder
 from gr_jax.ranking.opening import load_ranker
 from gr_jax.types import UserError, document_text
@@ -47,7 +48,7 @@ def generate(folder, name, **more):
   return manifest, list(read_pseudo_queries(folder / name, ids, pytest.fail))
 
 
-def test_queries_find_their_document_by_vectors(models):
+def test_queries_find_their_document_by_vectors(models, monkeypatch):
   _, everything = generate(models, 'all')
   encoder = str(models / 'encoder')
   manifest, found = generate(
@@ -71,6 +72,16 @@ def test_queries_find_their_document_by_vectors(models):
     '4:round_trip': open_encoder(encoder).sha256
   }
   assert not list(models.glob('.*'))
+
+  # What is there is told so before anything is encoded.
+  def encoded(*_):
+    raise AssertionError
+
+  monkeypatch.setattr(dense, 'encode_shards', encoded)
+  again, same = generate(
+    models, 'near', round_trip=RoundTripSettings(3, 'dense', encoder)
+  )
+  assert (again, same) == (manifest, found)
 
 
 def test_a_cross_encoder_scores_queries(models):

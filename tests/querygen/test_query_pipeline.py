@@ -286,6 +286,7 @@ def test_a_damaged_shard_is_made_anew(folder, tmp_path, monkeypatch):
     return [2, 4]
 
   opened = pipeline.open_all(what, tmp_path / 'vectors')
+  opened.begin()
   positions = opened.corpus.collection.positions(7)
   monkeypatch.setattr(shards.ShardFolder, 'begin', begin)
   pipeline.generate_queries(what)
