@@ -29,6 +29,7 @@ class Vocabulary(Protocol):
   """What preparation, models and search ask of a vocabulary."""
 
   pad_id: int
+  unk_id: int
   size: int
   sha256: str
 
@@ -108,6 +109,10 @@ class WordPieceVocabulary(_FileVocabulary):
       raise UserError(
         f'{path}: expected a WordPiece tokenizer whose [PAD] is 0, got {kind}'
       )
+    unknown = self._tokenizer.model.unk_token
+    self.unk_id = self._tokenizer.token_to_id(unknown)
+    if self.unk_id is None:
+      raise UserError(f'{path}: its vocabulary lacks its own {unknown}')
     self._tokenizer.no_padding()
     self.size = self._tokenizer.get_vocab_size()
 

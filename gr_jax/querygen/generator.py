@@ -147,6 +147,8 @@ class Generator:
           *jax.device_put((batch_BS, keys_B), rows),
           settings,
           forced,
+          # It says nothing, and texts leave it out.
+          (self._vocabulary.unk_id,),
         )
       )
 

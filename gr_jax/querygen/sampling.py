@@ -91,8 +91,10 @@ class _Drawn:
   position: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames=('model', 'settings', 'prefix'))
-def draw(model, params, documents_BS, keys_B, settings, prefix=()):
+@functools.partial(
+  jax.jit, static_argnames=('model', 'settings', 'prefix', 'never')
+)
+def draw(model, params, documents_BS, keys_B, settings, prefix=(), never=()):
   """Queries of a batch of documents.
 
   Args:
@@ -102,6 +104,7 @@ def draw(model, params, documents_BS, keys_B, settings, prefix=()):
     keys_B: random keys, one a document; not read for a beam.
     settings: SamplingSettings.
     prefix: tokens that every query begins with, as the name of a language.
+    never: tokens that no query has, as the one for what a vocabulary lacks.
 
   Returns:
     [B, W, L] int32 tokens of queries without start and end, padded with 0, and
@@ -124,8 +127,9 @@ def draw(model, params, documents_BS, keys_B, settings, prefix=()):
     log_probs_RV, cache = apply(read, last_R, cache, position, method='step')
     # Brought together once: to look for a nucleus sums them many times.
     log_probs_RV = nn.with_logical_constraint(log_probs_RV, ('batch', None))
+    size = log_probs_RV.shape[-1]
     never_RV = _never(
-      tokens_RL, position, log_probs_RV.shape[-1], config, settings, prefix
+      tokens_RL, position, size, config, settings, prefix, never
     )
     return jnp.where(never_RV, _NEVER, log_probs_RV), cache
 
@@ -187,15 +191,16 @@ def _sample(step, cache, keys_R, config, settings):
   )
 
 
-def _never(tokens_RL, position, size, config, settings, prefix):
+def _never(tokens_RL, position, size, config, settings, prefix, never):
   """[1, V] or [R, V] bool, the tokens that must not come here.
 
-  Padding and the start never come, the end not before there is a query, and
-  last of all nothing else; a prefix is forced, and n-grams may be forbidden
-  that were written before.
+  Padding, the start and what is named never come, the end not before there is
+  a query, and last of all nothing else; a prefix is forced, and n-grams may be
+  forbidden that were written before.
   """
   tokens_V = jnp.arange(size)
   never_V = (tokens_V == 0) | ((tokens_V == config.start) & (tokens_V > 0))
+  never_V = never_V.at[jnp.asarray(never, jnp.int32)].set(True)
   ends_V = tokens_V == config.end
   early = position < settings.min_tokens + len(prefix)
   last = position == settings.max_tokens - 1

@@ -51,12 +51,12 @@ def model_and_params():
   )
 
 
-def drawn(documents_BS, keys_B, prefix=(), **settings):
+def drawn(documents_BS, keys_B, prefix=(), never=(), **settings):
   settings = SamplingSettings(
     **{'max_tokens': LENGTH, 'min_tokens': 1} | settings
   )
   found = draw(
-    *model_and_params(), documents_BS, keys_B, settings, prefix=prefix
+    *model_and_params(), documents_BS, keys_B, settings, prefix, never
   )
   return jax.device_get(found)
 
@@ -266,6 +266,14 @@ def test_a_prefix_begins_every_query(method):
   assert (tokens_BWL[:, :, 1] > 0).all()
   with pytest.raises(UserError, match='prefix of 2 tokens leaves none'):
     drawn(DOCUMENTS, KEYS, queries=3, method=method, prefix=(5, 5))
+
+
+@pytest.mark.parametrize('method', ['sample', 'beam'])
+def test_some_tokens_are_in_no_query(method):
+  asked = {'queries': 8, 'method': method, 'top_p': 1.0}
+  assert (drawn(DOCUMENTS, KEYS, **asked)[0] == 4).any()
+  tokens_BWL, _ = drawn(DOCUMENTS, KEYS, never=(4,), **asked)
+  assert set(tokens_BWL.ravel()) == {0, 1, 5}
 
 
 def test_queries_have_their_least_and_their_most_tokens():

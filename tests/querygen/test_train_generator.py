@@ -93,6 +93,20 @@ def test_a_document_is_given_the_same_queries_among_any_others(trained):
   )
 
 
+def test_what_the_vocabulary_lacks_is_never_written(trained, monkeypatch):
+  folder, settings = trained
+  documents = list(Collection(settings.data_dir).documents())[:2]
+  generator = load_generator(folder / 'run')
+  vocabulary = generator._vocabulary
+  assert vocabulary.unk_id == vocabulary.encode('\u4e9c', 3)[-2]
+  rules = SamplingSettings(queries=4, max_tokens=QUERY, top_p=1.0)
+  likely = generator.generate(documents, rules, seed=3)[0][0].text.split()[0]
+  (word,) = generator._forced(likely)
+  monkeypatch.setattr(vocabulary, 'unk_id', word)
+  found = generator.generate(documents, rules, seed=3)
+  assert not any(likely in q.text.split() for qs in found for q in qs)
+
+
 def test_what_is_no_run_of_a_generator_is_refused(trained, tmp_path):
   with pytest.raises(UserError, match='should be the folder of a run'):
     load_generator(tmp_path)
