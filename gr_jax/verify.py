@@ -1,4 +1,4 @@
-"""Checks every byte of checkpoints, indexes, examples, rankings and queries.
+"""Checks every byte of checkpoints, indexes, and what runs are prepared from.
 
 python -m gr_jax.verify runs/NAME [PATH ...]
 python -m gr_jax.verify runs/NAME --drop_damaged
@@ -20,6 +20,7 @@ from gr_jax.types import UserError, near_miss
 _STEP = re.compile(r'step_\d{8,}')
 _VERSION = re.compile(r'v\d{6}')
 _MANIFEST = 'manifest.json'
+_VECTORS = 'npy', 'json'
 # RUN/controls/NAME/checkpoints/STEP lies deepest.
 _DEPTH = 5
 
@@ -54,7 +55,7 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
 
   Args:
     path: a run or a folder of runs, checkpoints, an index, prepared examples,
-      rankings of a teacher or pseudo-queries.
+      vectors of a frozen encoder, rankings of a teacher or pseudo-queries.
 
   Raises:
     UserError: there is none of these.
@@ -66,7 +67,7 @@ def check(path: pathlib.Path) -> Iterator[Checked]:
     what = 'it holds none of them' if path.is_dir() else what
     raise UserError(
       f'{path}: expected a run, checkpoints, an index, prepared examples, '
-      f'rankings or pseudo-queries; {what}'
+      f'vectors, rankings or pseudo-queries; {what}'
       f'{near_miss(path.name, [p.name for p in there])}'
     )
   for checker, folder in found:
@@ -84,6 +85,8 @@ def _parts(path: pathlib.Path, depth: int):
     yield _index, path.parent
   elif any(path.glob('documents-*.array_record')):
     yield _prepared, path
+  elif all((path / f'documents.{kind}').is_file() for kind in _VECTORS):
+    yield _vectors, path
   elif (path / _MANIFEST).is_file() and any(path.glob('*.done.json')):
     yield _rankings, path
   elif any(path.glob('queries-*.jsonl.gz')):
@@ -144,6 +147,13 @@ def _prepared(folder: pathlib.Path) -> Checked:
   files, damaged = damaged_files(folder)
   sizes = _sizes(files)
   return Checked('prepared examples', folder, sizes, damaged)
+
+
+def _vectors(folder: pathlib.Path) -> Checked:
+  from gr_jax.retrieval.frozen_vectors import damaged_files
+
+  files, damaged = damaged_files(folder)
+  return Checked('vectors', folder, _sizes(files), damaged)
 
 
 def _rankings(folder: pathlib.Path) -> Checked:

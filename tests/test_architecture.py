@@ -48,6 +48,7 @@ TABLE = {
   # The indexers, for what codebooks start from.
   'training': {
     'types',
+    'checksums',
     'processes',
     'progress',
     'schedule',
@@ -57,12 +58,8 @@ TABLE = {
   },
   # The settings of a run come as data from the index.
   'retrieval': {
-    'types',
-    'checksums',
+    *SHARED,
     'locks',
-    'processes',
-    'progress',
-    'settings',
     'models',
     'decoding',
     'index',

@@ -3,8 +3,9 @@
   DIRECTORY/
     documents.npy              vectors of the documents
     queries_SOURCE.npy         of the queries of a source
-    documents.json, ...        what each of them is of
+    documents.json, ...        what each of them is of, and its checksum
     negatives_SOURCE.npy       found from them (retrieval.hard_negatives)
+    negatives_SOURCE.crc32c    its checksum
 
 Each file is of its own texts: what another source of queries adds is all that
 has to be encoded for it.
@@ -17,13 +18,15 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
 
 from gr_jax import locks, processes
+from gr_jax.checksums import crc32c_of
 from gr_jax.retrieval.shards import encode_shards, join, write_whole
+from gr_jax.types import UserError
 
 DOCUMENTS = 'documents'
 
@@ -65,6 +68,9 @@ def frozen_vectors(
 
   Returns:
     The vectors of the documents and of the queries of each source.
+
+  Raises:
+    UserError: a file is not as it was written.
   """
   texts = _texts(prepared, sources)
   paths = {name: directory / f'{name}.npy' for name in texts}
@@ -87,11 +93,8 @@ def frozen_vectors(
       for name in processes.first(lambda: start(stack)):
         count = texts[name][1]
         report(f'encoding {count:,} texts of {name!r}, once for all runs here')
-        folder = directory / f'{name}.shards'
-        shards = encode_shards(
-          folder, encode, *texts[name], inputs[name], shard_rows
-        )
-        _join(shards, count, paths[name])
+        _encode(paths[name], encode, texts[name], inputs[name], shard_rows)
+  processes.first(lambda: check(paths.values()))
   tables = {
     name: np.load(path, mmap_mode='r', allow_pickle=False)
     for name, path in paths.items()
@@ -135,8 +138,68 @@ def _link(source: pathlib.Path, target: pathlib.Path) -> None:
   os.replace(partial, target)
 
 
-def _join(shards, count: int, path: pathlib.Path) -> None:
-  processes.first(lambda: join(shards, count, path))
+def _encode(path: pathlib.Path, encode, texts, inputs: str, rows) -> None:
+  """Encodes the texts of one file; several processes share them."""
+  folder = path.with_suffix('.shards')
+  shards = encode_shards(folder, encode, *texts, inputs, rows)
+
+  def describe(whole):
+    mark = _mark_text(inputs, crc32c_of(whole))
+    write_whole(path.with_suffix('.json'), mark)
+
+  processes.first(lambda: join(shards, texts[1], path, describe))
+
+
+def damaged(path: pathlib.Path) -> str:
+  """A line on vectors or negatives that are not as they were written, or ''.
+
+  Args:
+    path: the file, beside its mark.
+  """
+  mark = path.with_suffix('.json')
+  if mark.is_file():
+    expected = _read_mark(mark).get('crc32c')
+  else:
+    mark = checksum_file(path)
+    expected = mark.read_text() if mark.is_file() else None
+  found = crc32c_of(path)
+  if found == expected:
+    return ''
+  return f'{path} is damaged: crc32c {found}, {mark} has {expected}'
+
+
+def check(paths: Iterable[pathlib.Path]) -> None:
+  """Refuses files that `damaged` finds.
+
+  Raises:
+    UserError: for the first.
+  """
+  for path in paths:
+    if line := damaged(path):
+      raise UserError(f'{line}: delete the file, and it is made anew')
+
+
+def damaged_files(directory: pathlib.Path) -> tuple[dict, list[str]]:
+  """Checks every byte of a folder of vectors.
+
+  Args:
+    directory: of `frozen_vectors`.
+
+  Returns:
+    {name: {'bytes'}} of its files, and a line on each that is not as it was
+    written.
+  """
+  # Names with two dots are of files that a kill left half written.
+  paths = sorted(
+    path for path in directory.glob('*.npy') if '.' not in path.stem
+  )
+  files = {path.name: {'bytes': path.stat().st_size} for path in paths}
+  return files, [line for path in paths if (line := damaged(path))]
+
+
+def checksum_file(path: pathlib.Path) -> pathlib.Path:
+  """Where the checksum of hard negatives lies."""
+  return path.with_suffix('.crc32c')
 
 
 def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
@@ -164,8 +227,15 @@ def _inputs(prepared, name: str, fingerprint: str) -> str:
   return hashlib.sha256(f'{fingerprint} {part}'.encode()).hexdigest()
 
 
-def _mark_text(inputs: str) -> str:
-  return json.dumps({'inputs': inputs}) + '\n'
+def _mark_text(inputs: str, crc32c: str | None) -> str:
+  return json.dumps({'inputs': inputs, 'crc32c': crc32c}) + '\n'
+
+
+def _read_mark(mark: pathlib.Path) -> dict:
+  try:
+    return json.loads(mark.read_bytes())
+  except ValueError:
+    return {}
 
 
 def _is_there(path: pathlib.Path, inputs: str) -> bool:
@@ -175,7 +245,7 @@ def _is_there(path: pathlib.Path, inputs: str) -> bool:
 def _is_of(path: pathlib.Path, inputs: str) -> bool:
   """Whether the vectors that a file has, or is to have, are of these inputs."""
   mark = path.with_suffix('.json')
-  return mark.is_file() and mark.read_text() == _mark_text(inputs)
+  return mark.is_file() and _read_mark(mark).get('inputs') == inputs
 
 
 def _start(path: pathlib.Path, inputs: str) -> None:
@@ -190,5 +260,6 @@ def _start(path: pathlib.Path, inputs: str) -> None:
   found_from = '*' if path.stem == DOCUMENTS else source
   for negatives in path.parent.glob(f'negatives_{found_from}.npy'):
     negatives.unlink()
+    checksum_file(negatives).unlink(missing_ok=True)
   path.unlink(missing_ok=True)
-  write_whole(path.with_suffix('.json'), _mark_text(inputs))
+  write_whole(path.with_suffix('.json'), _mark_text(inputs, None))

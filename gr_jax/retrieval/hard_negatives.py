@@ -8,8 +8,10 @@ from collections.abc import Callable
 import numpy as np
 
 from gr_jax import locks, processes
+from gr_jax.checksums import crc32c_of
 from gr_jax.retrieval.exact import exact_top_k
-from gr_jax.retrieval.frozen_vectors import FrozenVectors
+from gr_jax.retrieval.frozen_vectors import FrozenVectors, check, checksum_file
+from gr_jax.retrieval.shards import write_whole
 from gr_jax.types import NO_DOC
 
 # Kept of each query, nearest first; the loader draws from them.
@@ -34,6 +36,9 @@ def mined_negatives(
 
   Returns:
     {source: [examples, KEPT] int32 document numbers, NO_DOC past the last}.
+
+  Raises:
+    UserError: a file is not as it was written.
   """
   paths = {
     name: directory / f'negatives_{name}.npy' for name in vectors.queries
@@ -60,7 +65,9 @@ def _find(directory, paths, vectors, prepared, report) -> None:
       partial = path.with_suffix('.partial.npy')
       positives = positives_of(prepared.sources[name])
       np.save(partial, _nearest(queries_XE, vectors.documents, positives))
+      write_whole(checksum_file(path), crc32c_of(partial))
       os.replace(partial, path)
+  check(paths.values())
 
 
 def positives_of(source) -> list[set[int]]:

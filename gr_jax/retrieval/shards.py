@@ -82,13 +82,19 @@ def joined(paths: Sequence[pathlib.Path]) -> np.ndarray:
   return np.concatenate([np.load(path, allow_pickle=False) for path in paths])
 
 
-def join(paths: Sequence[pathlib.Path], count: int, output: pathlib.Path):
+def join(
+  paths: Sequence[pathlib.Path],
+  count: int,
+  output: pathlib.Path,
+  describe: Callable[[pathlib.Path], None] = lambda whole: None,
+):
   """Writes a file of all N vectors, which appears whole; needs little memory.
 
   Args:
     paths: of the shards in order, from `encode_shards`.
     count: N.
     output: the file; the folder of the shards goes.
+    describe: called with the whole file before it has its name.
   """
   partial = output.with_suffix('.partial.npy')
   table, start = None, 0
@@ -101,6 +107,7 @@ def join(paths: Sequence[pathlib.Path], count: int, output: pathlib.Path):
     table[start : start + len(vectors)] = vectors
     start += len(vectors)
   table.flush()
+  describe(partial)
   os.replace(partial, output)
   shutil.rmtree(paths[0].parent)
 

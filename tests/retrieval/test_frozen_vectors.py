@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from gr_jax import locks
+from gr_jax import locks, verify
 from gr_jax.retrieval.frozen_vectors import frozen_vectors, share_vectors
 from gr_jax.types import UserError
 
@@ -109,6 +109,43 @@ def test_vectors_without_a_mark_are_not_trusted(tmp_path):
   read(place, 1, 'x')
   (place / 'documents.json').unlink()
   assert read(place, 2, 'x') == (TWICE, ['documents'])
+
+
+@pytest.mark.parametrize('name', ['documents', 'queries_labelled'])
+def test_a_flipped_bit_is_refused_by_name(tmp_path, name):
+  place = tmp_path / 'vectors'
+  read(place, 1, 'x')
+  whole = (place / f'{name}.npy').read_bytes()
+  rng = np.random.default_rng(0)
+  for bit in rng.choice(8 * len(whole), 50, replace=False):
+    flipped = bytearray(whole)
+    flipped[bit // 8] ^= 1 << bit % 8
+    (place / f'{name}.npy').write_bytes(flipped)
+    with pytest.raises(UserError, match=f'{name}.npy is damaged: crc32c'):
+      read(place, 1, 'x')
+    (found,) = verify.check(place)
+    assert len(found.damaged) == 1 and f'{name}.npy' in found.damaged[0]
+  (place / f'{name}.npy').unlink()
+  assert read(place, 1, 'x') == (ONCE, [name])
+  (found,) = verify.check(tmp_path)
+  assert (found.kind, len(found.files), found.damaged) == ('vectors', 2, [])
+
+
+def test_a_kill_before_the_vectors_have_their_name(tmp_path, monkeypatch):
+  place = tmp_path / 'vectors'
+  real = os.replace
+
+  def stop(source, target):
+    if str(target).endswith('documents.npy'):
+      raise KeyboardInterrupt
+    real(source, target)
+
+  monkeypatch.setattr(os, 'replace', stop)
+  with pytest.raises(KeyboardInterrupt):
+    read(place, 1, 'x')
+  monkeypatch.undo()
+  # Its shards are there: nothing is encoded anew.
+  assert read(place, 2, 'x')[0] == ONCE
 
 
 def test_the_mark_appears_whole(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 
 from gr_jax.retrieval import hard_negatives
 from gr_jax.retrieval.frozen_vectors import FrozenVectors
-from gr_jax.types import NO_DOC
+from gr_jax.types import NO_DOC, UserError
 
 DOCUMENTS, WIDTH = 60, 5
 
@@ -80,4 +80,12 @@ def test_what_was_found_is_kept_beside_the_vectors(tmp_path):
   )
   np.testing.assert_array_equal(first['labelled'], again['labelled'])
   assert len(said) == 1 and "6 'labelled'" in said[0]
-  assert [p.name for p in tmp_path.iterdir()] == ['negatives_labelled.npy']
+  files = [
+    tmp_path / f'negatives_labelled.{kind}' for kind in ('crc32c', 'npy')
+  ]
+  assert sorted(tmp_path.iterdir()) == files
+  damaged = bytearray(files[1].read_bytes())
+  damaged[-2] ^= 4
+  files[1].write_bytes(damaged)
+  with pytest.raises(UserError, match=r'labelled\.npy is damaged'):
+    hard_negatives.mined_negatives(tmp_path, vectors, prepared, said.append)
