@@ -10,6 +10,8 @@ import time
 _DRAW = random.Random(0)
 # How long a training takes to its first checkpoint, and a save, about.
 _START_SECONDS, _SAVE_SECONDS = 20.0, 0.04
+# Who is asked to end saves the step under way first.
+_TERM_SECONDS = 30.0
 MOMENTS = ('kill any', 'kill save', 'kill later', 'term any', 'term later')
 
 
@@ -24,7 +26,7 @@ def end(child, moment, run):
 
   Returns:
     The status that waitpid gives; 'saved' if there was a checkpoint by then,
-    and 'saving' if it was amid one.
+    'saving' if it was amid one, and 'late' if SIGTERM took more than 30 s.
   """
   kind, when = moment.split()
   begin, clock, before = time.time(), time.monotonic(), _whole(run)
@@ -42,7 +44,10 @@ def end(child, moment, run):
   time.sleep(_DRAW.uniform(0, _SAVE_SECONDS))
   said = 'saved ' if _whole(run) else ''
   os.kill(child, signal.SIGKILL if kind == 'kill' else signal.SIGTERM)
+  sent = time.monotonic()
   _, status = os.waitpid(child, 0)
+  if time.monotonic() - sent > _TERM_SECONDS:
+    said += 'late '
   return status, said + ('saving' if _unfinished(run, begin) else '')
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from orbax import checkpoint as ocp
 from small_run import training
 
+from gr_jax.checksums import crc32c_of
 from gr_jax.index import versions
 from gr_jax.index.manifest import read_object
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.logs import read_jsonl
-from gr_jax.training.manifests import crc32c_of
 
 ROOT = pathlib.Path(__file__).parent.parent
 _CLOCK = ('time', 'examples_per_second')

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from gr_jax import configuration, run_settings
+from gr_jax import configuration, run_settings, settings
 from gr_jax.models.retriever import Retriever
 from gr_jax.training import initial, stages
 
@@ -29,6 +29,27 @@ def test_steps_of_the_real_size_are_traced(name):
   assert trace_step(name) > 200e6
 
 
+@pytest.mark.parametrize('name', RECIPES)
+def test_they_build(name):
+  built = settings_of(name)
+  assert settings.from_json(settings.to_json(built)) == built
+
+
+def settings_of(name):
+  """What a recipe says, which must be what this file expects."""
+  _, batch, _, _ = RECIPES[name]
+  configuration.parse(
+    [f'gin/recipes/{name}.gin'],
+    ['RUN_DIR=run', 'DATA_DIR=data', 'PSEUDO_QUERIES=file'],
+  )
+  built = configuration.build(run_settings.RunSettings)
+  assert built.preparation.pseudo_queries == 'file'
+  assert built.model.code_sizes == (256,) * 8
+  assert built.loader.batch_size == batch
+  assert set(built.loader.rates) == set(built.preparation.sources)
+  return built
+
+
 def trace_step(name):
   """Traces a step from the state that it starts with; makes no arrays.
 
@@ -36,21 +57,13 @@ def trace_step(name):
     The number of parameters that train.
   """
   documents, batch, length, query_length = RECIPES[name]
-  configuration.parse(
-    [f'gin/recipes/{name}.gin'],
-    ['RUN_DIR=run', 'DATA_DIR=data', 'PSEUDO_QUERIES=file'],
-  )
-  settings = configuration.build(run_settings.RunSettings)
-  assert settings.preparation.pseudo_queries == 'file'
-  assert settings.model.code_sizes == (256,) * 8
-  assert settings.loader.batch_size == batch
-  assert set(settings.loader.rates) == set(settings.preparation.sources)
-  model = Retriever(settings.model)
-  optimizers = stages.stage_optimizers(settings.training)
-  made = stages.stages(model, settings, None, optimizers)
+  built = settings_of(name)
+  model = Retriever(built.model)
+  optimizers = stages.stage_optimizers(built.training)
+  made = stages.stages(model, built, None, optimizers)
 
   def first_state():
-    params, _, usage = initial.init_params(model, settings.seed, documents)
+    params, _, usage = initial.init_params(model, built.seed, documents)
     return initial.make_state(params, usage, optimizers['codes'], True)
 
   state = jax.eval_shape(first_state)

@@ -74,6 +74,7 @@ def test_killed_at_random_moments(devices, tmp_path):
   for place, status, _ in ends:
     assert status == statuses[place[:4]], (ends, said)
   assert 'Traceback' not in said
+  assert not [end for end in ends if 'late' in end[2]]
   kills = [how for place, _, how in ends if place.startswith('kill')]
   assert len(kills) == 20
   assert sum('saving' in how for how in kills) >= 5, ends
@@ -97,7 +98,9 @@ def test_sigterm_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
       time.sleep(0.02)
     # The one that writes no logs and no manifests.
     started[1].send_signal(signal.SIGTERM)
+    sent = time.monotonic()
     statuses = [process.wait(120) for process in started]
+    assert time.monotonic() - sent < 30
   finally:
     for process in started:
       process.kill()

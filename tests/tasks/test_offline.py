@@ -295,8 +295,9 @@ def examples_of(task):
   ]
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize('name', ['nq320k', 'msmarco'])
+@pytest.mark.parametrize(
+  'name', ['msmarco', pytest.param('nq320k', marks=pytest.mark.soak)]
+)
 def test_a_recipe_goes_from_folder_to_evaluated_index(name, tmp_path):
   """The file as it is shipped, smaller in every way."""
   data = write_collection(tmp_path / 'data')
