@@ -92,7 +92,10 @@ class _FileVocabulary:
 
 
 class WordPieceVocabulary(_FileVocabulary):
-  """A Hugging Face `tokenizer.json` with BERT's WordPiece model."""
+  """A Hugging Face `tokenizer.json` with BERT's or MPNet's WordPiece model.
+
+  MPNet's begins texts with id 0 and pads with 1: these two are swapped.
+  """
 
   _file_name = WORDPIECE_FILE
 
@@ -105,9 +108,12 @@ class WordPieceVocabulary(_FileVocabulary):
       self._tokenizer = tokenizers.Tokenizer.from_buffer(self._content)
     except (ValueError, KeyError, TypeError) as error:
       raise UserError(f'{path}: no tokenizer.json: {error}') from error
-    if kind != 'WordPiece' or self._tokenizer.token_to_id('[PAD]') != 0:
+    self._swapped = self._tokenizer.token_to_id('<pad>') == 1
+    padded = self._swapped or self._tokenizer.token_to_id('[PAD]') == 0
+    if kind != 'WordPiece' or not padded:
       raise UserError(
-        f'{path}: expected a WordPiece tokenizer whose [PAD] is 0, got {kind}'
+        f'{path}: expected a WordPiece tokenizer whose [PAD] is 0 or whose '
+        f'<pad> is 1, got {kind}'
       )
     unknown = self._tokenizer.model.unk_token
     self.unk_id = self._tokenizer.token_to_id(unknown)
@@ -121,13 +127,18 @@ class WordPieceVocabulary(_FileVocabulary):
     if current is None or current['max_length'] != length:
       self._tokenizer.enable_truncation(length)
     return [
-      Encoded(encoding.ids, bool(encoding.overflowing))
+      Encoded(self._swap(encoding.ids), bool(encoding.overflowing))
       for encoding in self._tokenizer.encode_batch(texts)
     ]
 
+  def _swap(self, ids: list[int]) -> list[int]:
+    if not self._swapped:
+      return ids
+    return [1 - i if i < 2 else i for i in ids]
+
   def decode(self, ids: Sequence[int]) -> str:
     """Text of token ids, special ones left out."""
-    return self._tokenizer.decode(list(ids))
+    return self._tokenizer.decode(self._swap(list(ids)))
 
 
 class SentencePieceVocabulary(_FileVocabulary):

@@ -1,8 +1,9 @@
-"""The BERT encoder, as sentence encoders of the MiniLM kind use it.
+"""The BERT encoder, as sentence encoders of the MiniLM and MPNet kinds use it.
 
 Devlin et al. 2018 (arXiv 1810.04805): learned positions, layer norm after
-each residual, exact gelu. The pooler and the masked-token head are left out,
-as no sentence encoder reads them.
+each residual, exact gelu; MPNet (Song et al. 2020, arXiv 2004.09297) has scores
+of relative positions besides and no token types. The pooler and the
+masked-token head are left out, as no sentence encoder reads them.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ from flax import linen as nn
 
 from gr_jax.models import layers
 from gr_jax.models.rematerialisation import rematerialised
+from gr_jax.models.t5 import RelativePositionBias, T5Config
 from gr_jax.parameters import parameter
 from gr_jax.precision import widened
 from gr_jax.types import UserError
@@ -29,7 +31,10 @@ class BertConfig:
     num_layers: encoder layers.
     mlp_dim: width inside the feed-forward blocks.
     max_length: learned positions, in tokens; no text may be longer.
-    type_vocab_size: token types; sentence encoders use the first alone.
+    type_vocab_size: token types; sentence encoders use the first alone; 0 for
+      none, as MPNet.
+    relpos_buckets: of relative distances, whose learned scores all layers add
+      to their attention, as T5Config has them; 0 for none.
     activation: of the feed-forward blocks, a name in layers.ACTIVATIONS.
     norm_epsilon: added to the variance in layer norms.
     dropout_rate: share of activations and attention weights zeroed.
@@ -45,6 +50,7 @@ class BertConfig:
   mlp_dim: int = 1536
   max_length: int = 512
   type_vocab_size: int = 2
+  relpos_buckets: int = 0
   activation: str = 'gelu'
   norm_epsilon: float = 1e-12
   dropout_rate: float = 0.1
@@ -101,14 +107,14 @@ class BertSelfAttention(nn.Module):
       kernel_init=nn.initializers.normal(config.initializer_stddev),
     )
 
-  def __call__(self, states_BSE, bias_B11S, deterministic: bool):
+  def __call__(self, states_BSE, bias_BHSS, deterministic: bool):
     config = self.config
     scale = (config.emb_dim // config.num_heads) ** -0.5
     attended = layers.attend(
       layers.split_heads(self.query(states_BSE) * scale, config.num_heads),
       layers.split_heads(self.key(states_BSE), config.num_heads),
       layers.split_heads(self.value(states_BSE), config.num_heads),
-      bias_B11S,
+      bias_BHSS,
       lambda weights: self.dropout(weights, deterministic=deterministic),
     )
     return self.out(layers.join_heads(attended))
@@ -156,8 +162,8 @@ class BertLayer(nn.Module):
     self.mlp_norm = LayerNorm(config.norm_epsilon, config.dtype)
     self.dropout = nn.Dropout(config.dropout_rate)
 
-  def __call__(self, states_BSE, bias_B11S, deterministic: bool):
-    attended = self.attention(states_BSE, bias_B11S, deterministic)
+  def __call__(self, states_BSE, bias_BHSS, deterministic: bool):
+    attended = self.attention(states_BSE, bias_BHSS, deterministic)
     attended = self.dropout(attended, deterministic=deterministic)
     states_BSE = self.attention_norm(states_BSE + attended)
     hidden = self.dropout(self.mlp(states_BSE), deterministic=deterministic)
@@ -176,9 +182,21 @@ class BertLayers(nn.Module):
       layer = rematerialised(layer, config.remat)
     self.layers = [layer(config) for _ in range(config.num_layers)]
 
+    if config.relpos_buckets:
+      self.relpos_bias = RelativePositionBias(
+        T5Config(
+          num_heads=config.num_heads, relpos_buckets=config.relpos_buckets
+        ),
+        bidirectional=True,
+      )
+
   def __call__(self, states_BSE, bias_B11S, deterministic: bool):
+    bias_BHSS = bias_B11S
+    if self.config.relpos_buckets:
+      places_S = jnp.arange(states_BSE.shape[1])
+      bias_BHSS = bias_B11S + self.relpos_bias(places_S, places_S)
     for layer in self.layers:
-      states_BSE = layer(states_BSE, bias_B11S, deterministic)
+      states_BSE = layer(states_BSE, bias_BHSS, deterministic)
     return states_BSE
 
 
@@ -195,7 +213,8 @@ class BertEncoder(nn.Module):
     config = self.config
     self.token_embedder = self._embed(config.vocab_size, 'vocab')
     self.position_embedder = self._embed(config.max_length, 'abspos_buckets')
-    self.type_embedder = self._embed(config.type_vocab_size, 'abspos_buckets')
+    if config.type_vocab_size:
+      self.type_embedder = self._embed(config.type_vocab_size, 'abspos_buckets')
     self.embedding_norm = LayerNorm(config.norm_epsilon, config.dtype)
     self.dropout = nn.Dropout(config.dropout_rate)
     self.encoder = BertLayers(config)
@@ -230,9 +249,10 @@ class BertEncoder(nn.Module):
       )
     # One position, and without types one type, for all rows: [1, S, E].
     place = self.position_embedder(jnp.arange(length)[None])
-    if types_BS is None:
-      types_BS = jnp.zeros((1, length), jnp.int32)
-    place = place + self.type_embedder(types_BS)
+    if self.config.type_vocab_size:
+      if types_BS is None:
+        types_BS = jnp.zeros((1, length), jnp.int32)
+      place = place + self.type_embedder(types_BS)
     states_BSE = self.token_embedder(tokens_BS) + place
     states_BSE = self.embedding_norm(states_BSE)
     states_BSE = self.dropout(states_BSE, deterministic=deterministic)

@@ -7,7 +7,12 @@ import re
 import jax.numpy as jnp
 import numpy as np
 
-from gr_jax.models import t5x_checkpoints, weight_files, weight_names
+from gr_jax.models import (
+  mpnet_weights,
+  t5x_checkpoints,
+  weight_files,
+  weight_names,
+)
 from gr_jax.models.bert import BertConfig, BertEncoder
 from gr_jax.models.cross_encoder import CrossEncoder, CrossEncoderConfig
 from gr_jax.models.layers import activation
@@ -54,7 +59,7 @@ _BERT_IGNORED = ('embeddings.position_ids', 'pooler.', 'cls.')
 
 
 def import_bert(source: str) -> tuple[BertConfig, dict, Provenance]:
-  """Reads a BERT encoder in Hugging Face's layout.
+  """Reads a BERT or MPNet encoder in Hugging Face's layout.
 
   Args:
     source: a folder, 'package:NAME' or 'hub:ORG/NAME@REVISION'.
@@ -64,16 +69,22 @@ def import_bert(source: str) -> tuple[BertConfig, dict, Provenance]:
     from.
   """
   folder = weight_files.locate(source)
-  config = _bert_config(weight_files.read_config(folder), source)
+  hf = weight_files.read_config(folder)
+  config = _bert_config(hf, source, ('bert', 'mpnet'))
   arrays, sha256 = weight_files.read_safetensors(folder)
-  arrays = {name.removeprefix('bert.'): a for name, a in arrays.items()}
+  if hf['model_type'] == 'mpnet':
+    arrays = mpnet_weights.moved(arrays)
+    origin, ignored = mpnet_weights.origin, mpnet_weights.IGNORED
+  else:
+    arrays = {name.removeprefix('bert.'): a for name, a in arrays.items()}
+    origin, ignored = _bert_origin, _BERT_IGNORED
   params = weight_names.fit(
     arrays,
     weight_names.parameter_shapes(
       BertEncoder(config), jnp.zeros((1, 1), jnp.int32)
     ),
-    _bert_origin,
-    lambda name: name.startswith(_BERT_IGNORED),
+    origin,
+    lambda name: name.startswith(ignored),
     source,
   )
   return config, params, Provenance(source, sha256)
@@ -142,9 +153,9 @@ def _bert_origin(path: str) -> Origin:
   return Origin(f'{name}.weight', transposed=leaf == 'kernel')
 
 
-def _bert_config(hf: dict, source: str) -> BertConfig:
+def _bert_config(hf: dict, source: str, kinds=('bert',)) -> BertConfig:
   """The configuration that a Hugging Face config.json describes."""
-  _expect(hf, 'model_type', ('bert',), source)
+  _expect(hf, 'model_type', kinds, source)
   positions = hf.get('position_embedding_type', 'absolute')
   if positions != 'absolute':
     raise UserError(
@@ -153,14 +164,17 @@ def _bert_config(hf: dict, source: str) -> BertConfig:
     )
   with _config_keys(source):
     activation(hf['hidden_act'])
+    mpnet = hf['model_type'] == 'mpnet'
+    before = mpnet_weights.POSITIONS if mpnet else 0
     return BertConfig(
       vocab_size=hf['vocab_size'],
       emb_dim=hf['hidden_size'],
       num_heads=hf['num_attention_heads'],
       num_layers=hf['num_hidden_layers'],
       mlp_dim=hf['intermediate_size'],
-      max_length=hf['max_position_embeddings'],
-      type_vocab_size=hf['type_vocab_size'],
+      max_length=hf['max_position_embeddings'] - before,
+      type_vocab_size=0 if mpnet else hf['type_vocab_size'],
+      relpos_buckets=hf['relative_attention_num_buckets'] if mpnet else 0,
       activation=hf['hidden_act'],
       norm_epsilon=hf['layer_norm_eps'],
       dropout_rate=hf['hidden_dropout_prob'],

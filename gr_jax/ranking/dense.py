@@ -57,7 +57,8 @@ def open_encoder(source: str) -> TextEncoder:
   """Opens a sentence encoder.
 
   Args:
-    source: published BERT weights with tokenizer.json beside them (a folder,
+    source: published weights of a BERT or MPNet (all-mpnet-base-v2, say, of a
+      folder) with tokenizer.json beside them (a folder,
       'package:NAME' or 'hub:ORG/NAME@REVISION'), whose states are averaged; or
       'run:FOLDER' for what a run of gr_jax.train ranks by.
   """

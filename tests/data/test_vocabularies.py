@@ -38,6 +38,30 @@ def wordpiece(tmp_path_factory):
   return load_vocabulary(path)
 
 
+def test_ids_of_mpnet_are_swapped(tmp_path):
+  """Padding is 0 here, as everywhere."""
+  pieces = ['<s>', '<pad>', '</s>', '[UNK]', 'the', 'fox']
+  tokenizer = tokenizers.Tokenizer(
+    models.WordPiece(
+      {piece: i for i, piece in enumerate(pieces)}, unk_token='[UNK]'
+    )
+  )
+  tokenizer.normalizer = normalizers.BertNormalizer()
+  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  tokenizer.post_processor = processors.RobertaProcessing(
+    ('</s>', 2), ('<s>', 0)
+  )
+  tokenizer.add_special_tokens(pieces[:4])
+  tokenizer.decoder = decoders.WordPiece()
+  tokenizer.save(str(tmp_path / 'tokenizer.json'))
+  mpnet = load_vocabulary(tmp_path)
+  assert mpnet.encode('The fox sat', 8) == [1, 4, 5, 3, 2]
+  assert mpnet.decode([1, 4, 5, 3, 2, 0]) == 'the fox'
+  assert (mpnet.size, mpnet.pad_id, mpnet.unk_id) == (6, 0, 3)
+  mpnet.save(tmp_path / 'saved')
+  assert load_vocabulary(tmp_path / 'saved').encode('fox', 8) == [1, 5, 2]
+
+
 @pytest.fixture(scope='module')
 def sentencepiece(tmp_path_factory):
   directory = tmp_path_factory.mktemp('sentencepiece')

@@ -86,6 +86,22 @@ def cross_encoder_outputs() -> dict[str, np.ndarray]:
   return {'scores': output.logits[:, 0].numpy()}
 
 
+def mpnet_outputs() -> dict[str, np.ndarray]:
+  """The states of MPNET_TOKENS by the small MPNet."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = reference_models.write_hf(
+      pathlib.Path(folder),
+      reference_models.mpnet_hf_config(),
+      reference_models.mpnet_hf_arrays(),
+    )
+    model = transformers.MPNetModel.from_pretrained(path).eval()
+  tokens = torch.tensor(reference_models.MPNET_TOKENS, dtype=torch.long)
+  with torch.no_grad():
+    output = model(input_ids=tokens, attention_mask=(tokens != 1).long())
+  positions = list(reference_models.MPNET_POSITIONS)
+  return {'states': output.last_hidden_state.numpy()[:, positions]}
+
+
 def main() -> None:
   """Writes one file a model."""
   reference_models.GOLDENS.mkdir(exist_ok=True)
@@ -99,6 +115,7 @@ def main() -> None:
   np.savez_compressed(
     reference_models.GOLDENS / 'cross_encoder.npz', **cross_encoder_outputs()
   )
+  np.savez_compressed(reference_models.GOLDENS / 'mpnet.npz', **mpnet_outputs())
   np.savez_compressed(
     reference_models.GOLDENS / 'minilm.npz', **minilm_outputs()
   )

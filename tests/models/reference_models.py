@@ -167,6 +167,55 @@ def cross_encoder_hf_arrays(labels: int = 1) -> dict[str, np.ndarray]:
   }
 
 
+# With Hugging Face's ids: 0 begins, 1 pads. Long enough for the last bucket.
+MPNET_TOKENS = np.ones((2, 150), np.int32)
+MPNET_TOKENS[0] = 2 + np.arange(150) * 7 % 38
+MPNET_TOKENS[1, :9] = [0, 9, 5, 33, 39, 4, 17, 8, 2]
+MPNET_TOKENS[0, 0] = 0
+MPNET_POSITIONS = (0, 1, 7, 20, 149)
+
+
+def mpnet_hf_config() -> dict:
+  """What config.json says beside a small MPNetModel."""
+  return cross_encoder_hf_config() | {
+    'model_type': 'mpnet',
+    'architectures': ['MPNetModel'],
+    'max_position_embeddings': 152,
+    'relative_attention_num_buckets': 32,
+    'layer_norm_eps': 1e-5,
+    'pad_token_id': 1,
+  }
+
+
+def mpnet_hf_arrays() -> dict[str, np.ndarray]:
+  """Random weights of such a model, in Hugging Face's layout."""
+  shapes = {
+    'embeddings.word_embeddings.weight': (VOCAB, WIDTH),
+    'embeddings.position_embeddings.weight': (152, WIDTH),
+    'encoder.relative_attention_bias.weight': (32, 4),
+    'pooler.dense.weight': (WIDTH, WIDTH),
+    'pooler.dense.bias': (WIDTH,),
+  }
+  norms = ['embeddings.LayerNorm']
+  for layer in range(2):
+    block = f'encoder.layer.{layer}'
+    for name, shape in (
+      *((f'attention.attn.{matrix}', (WIDTH, WIDTH)) for matrix in 'qkvo'),
+      ('intermediate.dense', (MLP, WIDTH)),
+      ('output.dense', (WIDTH, MLP)),
+    ):
+      shapes[f'{block}.{name}.weight'] = shape
+      shapes[f'{block}.{name}.bias'] = shape[:1]
+    norms += [f'{block}.attention.LayerNorm', f'{block}.output.LayerNorm']
+  for norm in norms:
+    shapes[f'{norm}.weight'] = shapes[f'{norm}.bias'] = (WIDTH,)
+  random = np.random.RandomState(8)
+  return {
+    name: (0.4 * random.standard_normal(shape)).astype(np.float32)
+    for name, shape in shapes.items()
+  }
+
+
 def fresh(module, *inputs) -> dict:
   """Random variables of a module; compiling its own `init` takes seconds."""
   import jax

@@ -156,7 +156,7 @@ def test_quantised_weights(tmp_path):
 @pytest.mark.parametrize(
   ('change', 'said'),
   [
-    ({'model_type': 'roberta'}, "model_type bert, but says 'roberta'"),
+    ({'model_type': 'roberta'}, "model_type bert or mpnet, but says 'roberta'"),
     ({'hidden_act': 'gelo'}, "did you mean 'gelu'"),
     ({'position_embedding_type': 'relative_key'}, 'relative_key'),
     ({'hidden_size': None}, "lacks 'hidden_size'"),
