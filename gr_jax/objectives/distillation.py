@@ -97,28 +97,34 @@ class RankedLists:
 def distillation_loss(lists):
   """The loss of lists that their settings name.
 
+  Documents of one identifier have one score unless the dense one is added.
+  Without it none of them is put before another: no pair of them counts, the
+  positive's do not keep a list hard, and in 'kl' and 'listnet' the first in
+  the list stands for all, which is the positive or the teacher's best.
+
   Args:
     lists: RankedLists, the positive of each first.
 
   Returns:
     The loss, and metrics: it, and how often the student puts the positive
-    first ('list_accuracy').
+    before all that can stand after it ('list_accuracy').
   """
   settings, scores_BML = lists.teaching, lists.scores_BML
   scores_BM = jnp.sum(scores_BML, axis=-1)
   if settings.dense_weight:
     scores_BM += settings.dense_weight * lists.dense_BM
-  real_BM = lists.real_BM
-  others_BM = jnp.where(real_BM, scores_BM, -jnp.inf)[:, 1:]
-  best_B = jnp.max(others_BM, axis=-1)
-  counted_B = real_BM[:, 0] & jnp.any(real_BM[:, 1:], axis=-1)
+  same_BMM = _same_score(lists)
+  others_BM = lists.real_BM[:, 1:] & ~same_BMM[:, 0, 1:]
+  best_B = jnp.max(scores_BM[:, 1:], axis=-1, where=others_BM, initial=-jnp.inf)
+  counted_B = lists.real_BM[:, 0] & jnp.any(others_BM, axis=-1)
   first = jnp.sum((scores_BM[:, 0] > best_B) & counted_B)
   metrics = {'list_accuracy': (first, jnp.maximum(jnp.sum(counted_B), 1))}
   if settings.still_hard:
     counted_B &= scores_BM[:, 0] < best_B + settings.base_margin
-  real_BM = real_BM & counted_B[:, None]
-  pairs_BMM = ranked_pairs(real_BM, lists.codes_BML)
+  real_BM = lists.real_BM & counted_B[:, None]
+  pairs_BMM = ranked_pairs(real_BM, same_BMM)
   pairs_BMM &= _ordered(lists.teacher_BM)
+  once_BM = real_BM & ~_repeated(real_BM, same_BMM)
   teacher_BM = settings.teacher_scale * lists.teacher_BM
   margins = settings.base_margin, settings.margin_gap
   losses = {
@@ -126,8 +132,8 @@ def distillation_loss(lists):
     'ltrgr': lambda: ltrgr_loss(scores_BM, pairs_BMM, settings.base_margin),
     'ranknet': lambda: ranknet_loss(scores_BM, pairs_BMM),
     'lambda': lambda: lambda_loss(scores_BM, pairs_BMM),
-    'kl': lambda: kl_loss(scores_BM, teacher_BM, real_BM),
-    'listnet': lambda: listnet_loss(scores_BM, real_BM),
+    'kl': lambda: kl_loss(scores_BM, teacher_BM, once_BM),
+    'listnet': lambda: listnet_loss(scores_BM, once_BM),
     'margin_mse': lambda: margin_mse_loss(scores_BM, teacher_BM, pairs_BMM),
     'prefix_margin_mse': lambda: prefix_margin_mse_loss(
       scores_BML, teacher_BM, pairs_BMM, settings.prefix_bend
@@ -135,6 +141,22 @@ def distillation_loss(lists):
   }
   loss, measured = losses[settings.loss]()
   return loss, metrics | measured
+
+
+def _same_score(lists):
+  """[B, M, M] bool: documents of one identifier, where that is all they have.
+
+  The dense score tells them apart.
+  """
+  codes_BML = lists.codes_BML
+  if lists.teaching.dense_weight:
+    return jnp.zeros((*codes_BML.shape[:2], codes_BML.shape[1]), bool)
+  return jnp.all(codes_BML[:, :, None] == codes_BML[:, None], axis=-1)
+
+
+def _repeated(real_BM, same_BMM):
+  """[B, M] bool: places whose score an earlier document of the list has."""
+  return jnp.any(ranked_pairs(real_BM, ~same_BMM), axis=1)
 
 
 def _ordered(teacher_BM):

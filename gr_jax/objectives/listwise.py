@@ -12,7 +12,9 @@ def kl_loss(scores_BM, teacher_BM, real_BM):
   Args:
     scores_BM: the student's scores.
     teacher_BM: the teacher's, scaled to the student's.
-    real_BM: bool, which places hold a document.
+    real_BM: bool, which places hold a document; of documents that have one
+      score whatever the student learns, one place alone, or it would be asked
+      for what it cannot give.
 
   Returns:
     The mean over the lists in nats, and metrics; an empty list gives 0.
@@ -33,13 +35,13 @@ def listnet_loss(scores_BM, real_BM):
 
   Args:
     scores_BM: the student's scores of lists in the teacher's order.
-    real_BM: bool, which places hold a document.
+    real_BM: bool, which places hold a document, as `kl_loss` takes it; the
+      others are no places.
 
   Returns:
     The mean over the lists in nats, and metrics.
   """
-  places_M = jnp.arange(scores_BM.shape[-1], dtype=scores_BM.dtype)
-  places_BM = jnp.broadcast_to(places_M[None], scores_BM.shape)
+  places_BM = jnp.cumsum(real_BM, axis=-1, dtype=scores_BM.dtype)
   wanted_BM = jnp.exp(_log_softmax(-places_BM, real_BM))
   found_BM = _log_softmax(scores_BM, real_BM)
   loss_B = -jnp.sum(wanted_BM * found_BM, axis=-1, where=real_BM)

@@ -51,16 +51,15 @@ def ltrgr_loss(scores_BM, pairs_BMM, base_margin):
   return _mean_of_active(losses_BMM, first_BMM, 'ltrgr')
 
 
-def ranked_pairs(real_BM, codes_BML):
+def ranked_pairs(real_BM, same_BMM):
   """[B, M, M] bool: the pairs i < j of a list whose scores can differ.
 
   Args:
     real_BM: which places hold a document.
-    codes_BML: int32 identifiers; documents that share one have one score.
+    same_BMM: which places have one score whatever the student learns.
   """
   places = jnp.arange(real_BM.shape[-1])
   later_MM = places[:, None] < places[None, :]
-  same_BMM = jnp.all(codes_BML[:, :, None] == codes_BML[:, None], axis=-1)
   real_BMM = real_BM[:, :, None] & real_BM[:, None, :]
   return later_MM[None] & real_BMM & ~same_BMM
 
