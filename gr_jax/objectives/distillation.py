@@ -14,7 +14,7 @@ from gr_jax.objectives.margin_rank import (
   ranked_pairs,
 )
 from gr_jax.objectives.pairwise import lambda_loss, ranknet_loss
-from gr_jax.types import check_option, check_range
+from gr_jax.types import UserError, check_option, check_range
 
 LOSSES = (
   'margin_rank',
@@ -40,11 +40,12 @@ class DistillationSettings:
     margin_gap: m_gap of 'margin_rank', what each further place in the list
       adds. (DGR: 300 and 100 for scores in the hundreds.)
     teacher_scale: what the teacher's scores are multiplied with before 'kl',
-      'margin_mse' and 'prefix_margin_mse' compare them with the student's.
+      'margin_mse' and 'prefix_margin_mse' compare them with the student's;
+      above 0.
     prefix_bend: b of 'prefix_margin_mse'.
     dense_weight: of the dense score, added to the identifier's, in what follows
-      the teacher; 0 for the identifier's alone. Searching fuses them by
-      SearchSettings.
+      the teacher; 0 for the identifier's alone, and in 'prefix_margin_mse'.
+      Searching fuses them by SearchSettings.
     still_hard: whether a list counts only while its positive does not lead all
       others by the base margin (DGR's filter).
   """
@@ -64,10 +65,17 @@ class DistillationSettings:
       {
         'base_margin': (0, jnp.inf),
         'margin_gap': (0, jnp.inf),
+        'teacher_scale': (1e-9, jnp.inf),
         'prefix_bend': (0, 0.99),
         'dense_weight': (0, jnp.inf),
       },
     )
+    if self.loss == 'prefix_margin_mse' and self.dense_weight:
+      raise UserError(
+        'DistillationSettings.loss prefix_margin_mse reads scores of prefixes, '
+        f'which have no dense part: dense_weight must be 0, got '
+        f'{self.dense_weight}; margin_mse reads it'
+      )
 
 
 @flax.struct.dataclass

@@ -9,6 +9,9 @@ _NOTHING = -1e9
 def kl_loss(scores_BM, teacher_BM, real_BM):
   """KL(softmax(t) || softmax(s)) over the documents of a list.
 
+  As ColBERTv2 (arXiv 2112.01488) and RocketQAv2 (arXiv 2110.07367) learn from a
+  cross-encoder, after Hinton et al. 2015 (arXiv 1503.02531).
+
   Args:
     scores_BM: the student's scores.
     teacher_BM: the teacher's, scaled to the student's.
@@ -30,6 +33,8 @@ def kl_loss(scores_BM, teacher_BM, real_BM):
 def listnet_loss(scores_BM, real_BM):
   """ListNet (Cao et al. 2007): cross-entropy of top-one probabilities.
 
+  - sum_i P_t(i) log P_s(i), with P(i) = exp(z_i) / sum_j exp(z_j) over the
+  documents of a list, of the teacher's scores t and the student's s.
   A teacher's scores have any scale: here the order alone is taken, exp(-i) of
   the place i in the list (our choice; `kl_loss` takes the scores).
 

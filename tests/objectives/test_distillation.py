@@ -311,6 +311,14 @@ def test_unknown_losses_are_refused():
     DistillationSettings(loss='rank_net')
 
 
+def test_what_no_loss_reads_is_refused():
+  with pytest.raises(UserError, match=r'dense_weight must be 0, got 0\.5'):
+    DistillationSettings(loss='prefix_margin_mse', dense_weight=0.5)
+  for scale in (0.0, -1.0):
+    with pytest.raises(UserError, match='teacher_scale must be at least'):
+      DistillationSettings(loss='kl', teacher_scale=scale)
+
+
 @pytest.mark.parametrize('loss', ['margin_rank', 'ranknet'])
 def test_documents_that_a_teacher_finds_alike_are_not_put_in_order(loss):
   """The last two: they may change places."""
