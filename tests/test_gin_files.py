@@ -86,6 +86,46 @@ def test_indexer_files_build_beside_every_run(path, run):
   assert on == {'generation', 'bottleneck'}
 
 
+def distilled(*gin_files, **macros):
+  """The settings of a run that learns from a teacher's rankings."""
+  named = {'RUN_DIR': 'runs/test', 'TRAINED_RUN': 'runs/before', **macros}
+  configuration.parse(
+    [*gin_files],
+    ['RANKINGS=rankings/a', *(f'{key}={named[key]}' for key in named)],
+  )
+  return configuration.build(run_settings.RunSettings)
+
+
+def test_distillation_follows_the_file_of_the_quickstart():
+  overlaid = distilled(
+    'gin/runs/quickstart.gin', 'gin/objectives/distill.gin',
+    CACHE_DIR='runs/before',
+  )  # fmt: skip
+  assert overlaid == distilled('gin/runs/distill.gin', CACHE_DIR='runs/before')
+  teaching, training = overlaid.teaching, overlaid.training
+  assert (teaching.base_margin, teaching.margin_gap) == (0.5, 0.1)
+  assert (overlaid.lists.lists, overlaid.lists.size) == (1, 16)
+  assert (training.steps, training.settled_rounds) == (400, 0)
+  assert overlaid.objective.distillation == 5.0
+
+
+@pytest.mark.parametrize('run', ['full', 'from_encoder'])
+def test_distillation_follows_the_files_of_other_runs(run):
+  """What it says nothing of stays as the run has it."""
+  path = f'gin/runs/{run}.gin'
+  found = distilled(path, 'gin/objectives/distill.gin')
+  configuration.parse([path], ['RUN_DIR=runs/test'])
+  before = configuration.build(run_settings.RunSettings)
+  assert (found.lists.path, found.trained_run) == ('rankings/a', 'runs/before')
+  for name in ('preparation', 'loader', 'model', 'search', 'encoder_weights'):
+    assert getattr(found, name) == getattr(before, name)
+  assert found.training.optimizer == before.training.optimizer
+  assert found.objective == dataclasses.replace(
+    before.objective, distillation=5.0
+  )
+  assert found.objective.generation == (1.0 if run == 'full' else 0.0)
+
+
 def test_sizes_may_be_given_without_the_macros():
   configuration.parse(
     ['gin/runs/quickstart.gin'],
