@@ -12,8 +12,9 @@ import functools
 import math
 import pathlib
 import shutil
+from collections.abc import Sequence
 
-from gr_jax import entry, processes
+from gr_jax import entry, processes, search
 from gr_jax.types import UserError, check_range
 
 _TEACHERS = """who ranks; repeated, the reciprocal ranks of all are added:
@@ -21,7 +22,8 @@ run:FOLDER (a cross-encoder of train_text), FOLDER (published weights of one in
 Hugging Face's layout), dense:ENCODER, bm25, or random"""
 _CANDIDATES = """what is ranked beside the positives; repeated, all that any
 finds: bm25, dense:ENCODER, a TREC run file, or the folder of an index of
-gr_jax, whose answers a student learns to put in order"""
+gr_jax, whose answers a student learns to put in order (searched as the flags
+below say)"""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   entry.add_bad_records_flag(parser)
   processes.add_flags(parser)
+  search.add_search_flags(parser)
   return parser
 
 
@@ -99,10 +102,12 @@ def rank(flags: argparse.Namespace) -> None:
     processes.first(lambda: stack.enter_context(lock))
     opened = _Opened(flags, collection, asked, output)
     teachers = [opened.teacher(name) for name in flags.teacher]
-    sources = [opened.source(name) for name in flags.candidates or ()]
+    sources = opened.sources(flags.candidates or ())
     inputs = {
       'teachers': {t.name: t.sha256 for t in teachers},
       'candidates': {s.name: s.sha256 for s in sources},
+      # What an index was saved with is part of its hash.
+      **({'search': opened.changes} if opened.changes else {}),
       'collection': collection.fingerprint(),
       **origin,
       'depth': flags.depth,
@@ -156,10 +161,12 @@ class _Opened:
 
   Attributes:
     vectors: folder of vectors of the documents, until all is ranked.
+    changes: fields of SearchSettings that differ from what an index saved.
   """
 
   def __init__(self, flags, collection, asked, output):
     self.vectors = output.with_name(f'.{output.name}.vectors')
+    self.changes = search.search_changes(flags)
     self._flags, self._collection, self._asked = flags, collection, asked
     self._dense = {}
     self.lexical = functools.cache(self._lexical)
@@ -170,8 +177,8 @@ class _Opened:
     Args:
       collection: its fingerprint.
     """
-    for number, search in enumerate(self._dense.values()):
-      search.encode(self.vectors / str(number), f'{search.sha256} {collection}')
+    for number, dense in enumerate(self._dense.values()):
+      dense.encode(self.vectors / str(number), f'{dense.sha256} {collection}')
 
   def dense(self, name: str):
     """Search by one encoder."""
@@ -207,7 +214,19 @@ class _Opened:
       )
     return CrossEncoderTeacher(name, load_ranker(folder), self._asked.documents)
 
-  def source(self, name: str):
+  def sources(self, names: Sequence[str]):
+    """The sources of candidates of those names."""
+    from gr_jax.ranking.candidates import IndexSource
+
+    found = [self._source(name) for name in names]
+    if self.changes and not any(isinstance(s, IndexSource) for s in found):
+      raise UserError(
+        f'--{next(iter(self.changes))} says how an index is searched: name the '
+        'folder of one as --candidates, or leave it out'
+      )
+    return found
+
+  def _source(self, name: str):
     """The source of candidates of that name."""
     if name == 'bm25':
       return self.lexical()
@@ -217,7 +236,7 @@ class _Opened:
 
     path, row_of = pathlib.Path(name), self._collection.document_index()
     if path.is_dir():
-      return IndexSource(path, row_of)
+      return IndexSource(path, row_of, self.changes)
     if path.is_file():
       return RunFile(path, row_of, self._asked.queries)
     raise UserError(

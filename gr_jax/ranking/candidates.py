@@ -8,7 +8,7 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -81,15 +81,22 @@ class RunFile:
 class IndexSource:
   """A student: what its index answers."""
 
-  def __init__(self, path: pathlib.Path, row_of: Mapping[str, int]):
+  def __init__(
+    self,
+    path: pathlib.Path,
+    row_of: Mapping[str, int],
+    changes: Mapping[str, Any] | None = None,
+  ):
     """Opens the index.
 
     Args:
       path: of the index.
       row_of: row of each document id of the corpus.
+      changes: fields of SearchSettings that differ from what it was saved with;
+        no part of its hash.
     """
     self.name = f'index {path}'
-    self._searcher = open_searcher(path)
+    self._searcher = open_searcher(path, changes=changes)
     names = list(self._searcher.document_ids)
     self.sha256 = _index_sha256(self._searcher.snapshot, names)
     if missing := [name for name in names if name not in row_of]:

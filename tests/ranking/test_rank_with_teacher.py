@@ -1,5 +1,6 @@
 """The door: candidates in, rankings out, the same bytes after any kill."""
 
+import json
 import os
 import pathlib
 import signal
@@ -16,6 +17,7 @@ from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.ranking import dense, teaching
 from gr_jax.ranking.opening import load_ranker
 from gr_jax.ranking.teacher_files import read_manifest, read_rankings
+from gr_jax.retrieval.opening import open_searcher
 from gr_jax.run_settings import RunSettings
 from gr_jax.types import UserError
 
@@ -89,6 +91,57 @@ def test_several_teachers_and_sources_join(data, ranker, tmp_path):
     'bm25', f'dense:{sentences}', 'random:0',
   ]  # fmt: skip
   assert not list(tmp_path.glob('.r*'))
+
+
+def asked_with_their_own_texts(folder, texts):
+  """A collection of documents d0, d1, ... each of which is a query, too."""
+  (folder / 'qrels').mkdir(parents=True)
+  for file, suffix in (('corpus', ''), ('queries', '-q')):
+    rows = [
+      {'_id': f'd{n}{suffix}', 'title': '', 'text': text}
+      for n, text in enumerate(texts)
+    ]
+    lines = ''.join(json.dumps(row) + '\n' for row in rows)
+    (folder / f'{file}.jsonl').write_text(lines)
+  lines = ''.join(f'd{n}-q\td{n}\t1\n' for n in range(len(texts)))
+  (folder / 'qrels' / 'train.tsv').write_text(
+    'query-id\tcorpus-id\tscore\n' + lines
+  )
+  return folder
+
+
+def test_an_index_is_searched_as_the_flags_say(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / 'retrieval')
+  import saved_index
+
+  texts = saved_index.save(tmp_path / 'index')
+  data = asked_with_their_own_texts(tmp_path / 'data', texts)
+  output = tmp_path / 'r'
+  given = [
+    f'--data_dir={data}', f'--output={output}', '--teacher=random',
+    f'--candidates={tmp_path / "index"}', '--depth=5',
+  ]  # fmt: skip
+  alone = ['--dense_weight=0', '--generative_weight=1', '--documents_scored=9']
+  rank_with_teacher.main([*given, *alone])
+  changes = {'dense_weight': 0, 'generative_weight': 1, 'documents_scored': 9}
+  searcher = open_searcher(tmp_path / 'index', changes=changes)
+  found = {r.query_id: set(r.document_ids) for r in read_rankings(output)}
+  expected = {
+    f'd{row}-q': {f'd{row}', *(hit.document_id for hit in hits)}
+    for row, hits in enumerate(searcher.search(texts, 5))
+  }
+  assert found == expected
+  wanted = {'fusion': 'log_linear', **changes}
+  assert read_manifest(output)['search'] == wanted
+  # What it was saved with finds others, and is no way to go on.
+  with pytest.raises(UserError, match='of other search'):
+    rank_with_teacher.main(given)
+  output.rename(tmp_path / 'before')
+  rank_with_teacher.main(given)
+  assert expected != {
+    r.query_id: set(r.document_ids) for r in read_rankings(output)
+  }
+  assert 'search' not in read_manifest(output)
 
 
 @pytest.fixture
@@ -246,6 +299,7 @@ def test_verify_reads_every_byte(data, tmp_path, capsys):
     (['--candidates=nothing'], "got 'nothing', which is not there"),
     (['--teacher=bm25'], '--teacher=bm25 stands twice'),
     (['--candidates=dense:nothing'], 'Expected weights in the folder'),
+    (['--beams=9'], '--beams says how an index is searched: name the folder'),
   ],
 )
 def test_bad_input_is_refused_in_a_line(data, tmp_path, more, message):

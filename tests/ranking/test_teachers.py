@@ -187,7 +187,9 @@ def test_a_student_gives_what_its_index_answers(tmp_path, monkeypatch):
       assert (texts, k) == ([q.text for q in QUERIES], 3)
       return type('Found', (), {'documents_BC': found_BC})
 
-  monkeypatch.setattr(candidates, 'open_searcher', lambda path: Searcher())
+  monkeypatch.setattr(
+    candidates, 'open_searcher', lambda path, changes: Searcher()
+  )
   row_of = {'d3': 0, 'd1': 1, 'd2': 2}
   source = candidates.IndexSource(tmp_path, row_of)
   assert source.find(QUERIES, 3).tolist() == [
