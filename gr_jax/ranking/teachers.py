@@ -11,6 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gr_jax.progress import Pace
 from gr_jax.ranking.ranker import Ranker
 from gr_jax.types import NO_DOC, Document, Query
 
@@ -40,7 +41,7 @@ class CrossEncoderTeacher:
     self._ranker, self._documents = ranker, documents
 
   def scores(self, queries, rows):
-    """Scores of each query's documents."""
+    """Scores of each query's documents; shows how far it is."""
     texts = [
       query.text
       for query, chosen in zip(queries, rows, strict=True)
@@ -48,7 +49,10 @@ class CrossEncoderTeacher:
     ]
     documents = [self._documents[row] for chosen in rows for row in chosen]
     ends = np.cumsum([len(chosen) for chosen in rows])
-    return np.split(self._ranker.scores(texts, documents), ends[:-1])
+    # Those of one file of rankings take a CPU minutes.
+    with Pace(len(texts), 'pair') as pace:
+      scores = self._ranker.scores(texts, documents, pace.show)
+    return np.split(scores, ends[:-1])
 
 
 class LexicalTeacher:

@@ -16,7 +16,7 @@ from gr_jax.ranking import candidates, teachers
 from gr_jax.ranking.corpus import read_asked
 from gr_jax.ranking.dense import DenseSearch, open_encoder
 from gr_jax.retrieval.opening import open_searcher
-from gr_jax.types import NO_DOC, Query, UserError, document_text
+from gr_jax.types import NO_DOC, Document, Query, UserError, document_text
 
 QUERIES = [Query('a', 'otter'), Query('b', 'which lynx is at the summit')]
 ROWS = [np.array([0, 3, 7]), np.array([2])]
@@ -86,6 +86,22 @@ def test_bm25_scores_what_it_would_find(asked):
     few[0], teacher.scores(QUERIES, rows)[0][ROWS[0]]
   )
   assert few[1].shape == (1,)
+
+
+def test_a_cross_encoder_shows_how_many_pairs_are_done(monkeypatch, capsys):
+  class Ranker:
+    sha256 = 'x'
+
+    def scores(self, queries, documents, show):
+      monkeypatch.setattr('time.monotonic', lambda: 1e9)
+      show(2, 0.5)
+      return np.arange(len(queries), dtype=np.float32)
+
+  documents = [Document(f'd{row}', '', 'text') for row in range(8)]
+  teacher = teachers.CrossEncoderTeacher('cross', Ranker(), documents)
+  found = teacher.scores(QUERIES, ROWS)
+  assert [scores.tolist() for scores in found] == [[0, 1, 2], [3]]
+  assert capsys.readouterr().err.startswith('pair 2/4 ')
 
 
 def test_random_orders_depend_on_query_and_seed_alone():
