@@ -190,18 +190,23 @@ def document_keys(names: Sequence[str], seed: int) -> jax.Array:
 
 
 def load_generator(
-  run_dir: str | pathlib.Path, mesh: Mesh | None = None
+  run_dir: str | pathlib.Path,
+  mesh: Mesh | None = None,
+  query_language: str = '',
 ) -> Generator:
   """Opens the generator that a run of train_text has trained.
 
   Args:
     run_dir: of the run.
     mesh: of devices of this process; one device when None.
+    query_language: that it will be asked for, '' for none.
 
   Raises:
-    UserError: it is none, or has no checkpoint.
+    UserError: it is none, or has no checkpoint; a language is given and its
+      queries began with none, or the reverse.
   """
   run = open_run(pathlib.Path(run_dir), GeneratorConfig)
+  _check_language(run_dir, run.control_field, query_language)
   return Generator(
     QueryGenerator(run.config),
     run.params,
@@ -210,3 +215,19 @@ def load_generator(
     run.sha256,
     mesh,
   )
+
+
+def _check_language(run_dir, field: str, language: str) -> None:
+  """Refuses to ask for what queries did not begin with, or for nothing."""
+  if language and not field:
+    raise UserError(
+      f'GeneratorSource.query_language is {language!r}, and {run_dir} was '
+      'trained without a PreparationSettings.control_field: leave it out, or '
+      'train a generator with one'
+    )
+  if field and not language:
+    raise UserError(
+      f'{run_dir} was trained with PreparationSettings.control_field = '
+      f'{field!r}, and would write its values into the queries: set '
+      'GeneratorSource.query_language to one of them'
+    )

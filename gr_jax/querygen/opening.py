@@ -142,7 +142,8 @@ def _source(
 
     # Each of several processes has shards of its own.
     mesh = make_mesh(settings.mesh, jax.local_devices())
-    return Generated(load_generator(asked.run, mesh), asked, settings.seed)
+    generator = load_generator(asked.run, mesh, asked.query_language)
+    return Generated(generator, asked, settings.seed)
   if isinstance(asked, ExtractiveSource):
     frequencies = corpus.frequencies if asked.phrases else None
     return Extracts(asked, settings.seed, frequencies)

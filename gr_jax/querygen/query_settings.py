@@ -21,8 +21,8 @@ class GeneratorSource:
     run: folder of the run that trained it; '' leaves the source out.
     sampling: how queries are drawn.
     query_language: value of the field that PreparationSettings.control_field
-      names, for a generator that was trained with one: queries are written as
-      after it. '' for none.
+      names, for a generator that was trained with one, and for no other:
+      queries are written as after it. '' for none.
   """
 
   run: str = ''

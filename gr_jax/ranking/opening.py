@@ -33,6 +33,7 @@ class TrainedModel:
     vocabulary: that made the training's tokens.
     query_length: tokens of a query at most.
     document_length: tokens of a document at most.
+    control_field: PreparationSettings.control_field of its queries.
     sha256: of the parameters.
   """
 
@@ -41,6 +42,7 @@ class TrainedModel:
   vocabulary: Vocabulary
   query_length: int
   document_length: int
+  control_field: str
   sha256: str
 
 
@@ -111,6 +113,8 @@ def open_run(run_dir: pathlib.Path, kind: type) -> TrainedModel:
     model, preparation = saved['model'], saved['preparation']
     cache_dir = pathlib.Path(saved['cache_dir'] or run_dir)
     lengths = preparation['query_length'], preparation['document_length']
+    # Runs of earlier versions say nothing of it.
+    field = preparation.get('control_field', '')
   except FileNotFoundError as error:
     raise UserError(
       f'{run_dir} should be the folder of a run, it has no {_SETTINGS}'
@@ -135,7 +139,7 @@ def open_run(run_dir: pathlib.Path, kind: type) -> TrainedModel:
       f'{cache_dir / "prepared"}: bring back the former'
     )
   return TrainedModel(
-    config, params, vocabulary, *lengths, params_sha256(params)
+    config, params, vocabulary, *lengths, field, params_sha256(params)
   )
 
 

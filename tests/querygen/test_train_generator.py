@@ -1,6 +1,7 @@
 """A run of train_text: it learns queries by heart, and goes on bit for bit."""
 
 import dataclasses
+import json
 
 import deadly_places
 import jax
@@ -113,6 +114,23 @@ def test_what_is_no_run_of_a_generator_is_refused(trained, tmp_path):
   (tmp_path / 'settings.json').symlink_to(trained[0] / 'run' / 'settings.json')
   with pytest.raises(UserError, match='holds no checkpoint'):
     load_generator(tmp_path)
+
+
+def test_a_language_is_asked_of_what_has_learned_some(trained, tmp_path):
+  folder = trained[0]
+  with pytest.raises(UserError, match=r"is 'de', and .* trained without a"):
+    generated(folder, tmp_path, '--gin.GeneratorSource.query_language=de')
+  (tmp_path / 'checkpoints').symlink_to(folder / 'run' / 'checkpoints')
+  saved = json.loads((folder / 'run' / 'settings.json').read_text())
+  saved['preparation']['control_field'] = 'language'
+  (tmp_path / 'settings.json').write_text(json.dumps(saved))
+  with pytest.raises(UserError, match="= 'language', and would write its val"):
+    load_generator(tmp_path)
+  load_generator(tmp_path, query_language='de')
+  # As earlier versions wrote it.
+  del saved['preparation']['control_field']
+  (tmp_path / 'settings.json').write_text(json.dumps(saved))
+  load_generator(tmp_path)
 
 
 def test_logs_tell_of_training_and_of_dev(trained):
