@@ -8,7 +8,7 @@ from gr_jax.querygen.candidates import Candidate
 from gr_jax.querygen.query_settings import WORDS, LeakSettings
 from gr_jax.querygen.similar_sets import SimilarSets
 from gr_jax.querygen.words import ngrams, words
-from gr_jax.types import Document
+from gr_jax.types import Document, UserError, near_miss
 
 
 def held_out_queries(
@@ -18,12 +18,21 @@ def held_out_queries(
 
   Args:
     collection: with the judgements.
-    splits: those that are not there are left out.
+    splits: those of the default that are not there are left out.
 
   Returns:
     Texts, in the order of the collection.
+
+  Raises:
+    UserError: for another split that is not there.
   """
   there = collection.splits()
+  for split in splits:
+    if split not in there and split not in LeakSettings.splits:
+      raise UserError(
+        f'LeakSettings.splits names {split!r}, {collection.directory} has '
+        f'{there}{near_miss(split, [*there, *LeakSettings.splits])}'
+      )
   wanted = {
     judgement.query_id
     for split in splits

@@ -183,8 +183,8 @@ class LeakSettings:
   """Queries of the collection that no pseudo-query may repeat.
 
   Attributes:
-    splits: whose judged queries these are, train splits apart; a split that
-      the collection does not have is left out. () allows all.
+    splits: whose judged queries these are, train splits apart; 'dev' and
+      'test' are left out where the collection has none. () allows all.
     threshold: Jaccard similarity from which a query is nearly equal. .7 of
       single words finds a changed word in queries of six different ones or
       more.

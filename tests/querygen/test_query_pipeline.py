@@ -98,18 +98,28 @@ def test_queries_do_not_depend_on_shards(folder, tmp_path_factory, size):
   assert found[0] == found[1]
 
 
+def judged_apart(folder, collection, judged):
+  """A copy of a collection that judges a query by its document in each split.
+
+  Args:
+    folder: of the collection.
+    collection: folder of the copy.
+    judged: {split: id of the query}.
+  """
+  (collection / 'qrels').mkdir(parents=True)
+  for name in ('corpus.jsonl', 'queries.jsonl'):
+    (collection / name).write_bytes((folder / name).read_bytes())
+  head = 'query-id\tcorpus-id\tscore\n'
+  for split, query in judged.items():
+    line = f'{query}\t{query.rpartition("-")[0]}\t1\n'
+    (collection / 'qrels' / f'{split}.tsv').write_text(head + line)
+
+
 def test_planted_test_queries_are_left_out(folder, tmp_path):
   collection = Collection(folder)
   texts = {query.id: query.text for query in collection.queries()}
-  (tmp_path / 'c').mkdir()
-  for name in ('corpus.jsonl', 'queries.jsonl'):
-    (tmp_path / 'c' / name).write_bytes((folder / name).read_bytes())
-  (tmp_path / 'c' / 'qrels').mkdir()
-  head = 'query-id\tcorpus-id\tscore\n'
   judged = {'train': 'otter-river-1', 'test': 'toad-river-1'}
-  for split, query in judged.items():
-    line = f'{query}\t{query.rpartition("-")[0]}\t1\n'
-    (tmp_path / 'c' / 'qrels' / f'{split}.tsv').write_text(head + line)
+  judged_apart(folder, tmp_path / 'c', judged)
   planted = [texts[judged['test']].upper() + '!', texts[judged['train']]]
   rows = [{'_id': 'otter-river', 'queries': planted}]
   (tmp_path / 'q.jsonl').write_text('\n'.join(map(json.dumps, rows)))
@@ -132,6 +142,26 @@ def test_planted_test_queries_are_left_out(folder, tmp_path):
     what, output=str(tmp_path / 'all'), leaks=LeakSettings(())
   )
   assert pipeline.generate_queries(everything)['queries'] == 2
+
+
+def test_queries_near_one_of_dev_are_left_out_by_default(folder, tmp_path):
+  """'dev' has "which swift is at the summit"; there is no 'test'."""
+  judged_apart(folder, tmp_path / 'c', {'dev': 'swift-summit-1'})
+  planted = ['At the summit: which swift is it?', 'mole of the cellar']
+  row = {'_id': 'swift-summit', 'queries': planted}
+  (tmp_path / 'q.jsonl').write_text(json.dumps(row))
+  what = QueryGenerationSettings(
+    str(tmp_path / 'c'),
+    str(tmp_path / 'out'),
+    sources=(FileSource(str(tmp_path / 'q.jsonl')),),
+  )
+  manifest = pipeline.generate_queries(what)
+  steps = {step['stage']: step['queries'] for step in manifest['yield']}
+  assert (steps['leaks equal'], steps['leaks nearly equal']) == (0, 1)
+  assert manifest['queries'] == 1
+  misspelt = dataclasses.replace(what, leaks=LeakSettings(('dev', 'tset')))
+  with pytest.raises(UserError, match=r"'tset'.*\['dev'\].*mean 'test'"):
+    pipeline.generate_queries(misspelt)
 
 
 def test_other_settings_or_texts_are_refused(folder, tmp_path, monkeypatch):
