@@ -29,7 +29,11 @@ from gr_jax.types import Document, UserError
 
 # Raised whenever the same inputs would give other queries.
 FORMAT = 3
-_PACKAGES = ('gr_jax', 'jax', 'numpy', 'bm25s', 'PyStemmer', 'transformers')
+# Whose versions the manifest names: what draws, cuts or computes queries.
+_PACKAGES = (
+  *('gr_jax', 'jax', 'jaxlib', 'numpy', 'tokenizers', 'bm25s', 'PyStemmer'),
+  *('sentencepiece', 'transformers', 'torch'),
+)
 # Settings that say where something lies or is computed: what lies there counts.
 _PLACES = (
   *('data_dir', 'output', 'path', 'folder', 'run', 'ranker', 'encoder'),

@@ -78,6 +78,7 @@ def test_queries_are_those_of_their_documents(folder, tmp_path):
   assert kept[-1] == len(found)
   assert max(sum(n == name for n, _ in found) for name in ids) <= 3
   first = (tmp_path / 'out' / 'queries-00000.jsonl.gz').read_bytes()
+  assert {'gr_jax', 'jaxlib', 'tokenizers'} <= manifest['versions'].keys()
   # Neither a time nor a name stands in the header.
   assert first[4:8] == bytes(4) and not first[3]
 
