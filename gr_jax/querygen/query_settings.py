@@ -11,6 +11,8 @@ _SHARE = (0.0, 1.0 + 1e-9)
 _COUNT = (0, _INFINITY)
 BM25, DENSE = 'bm25', 'dense'
 WORDS, CHARACTERS = 'words', 'characters'
+# As a script: that of the document.
+DOCUMENT = 'document'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,8 @@ class SanitySettings:
     repeated: no run of this many words may stand in a query twice; 0 allows
       it.
     script: the beginning of the Unicode names of its letters, as 'LATIN' or
-      'CYRILLIC'; '' for any.
+      'CYRILLIC'; 'document' for that of most letters of the document; '' for
+      any. Languages of one script are not told apart.
     script_share: of the letters that are of the script, at least.
   """
 

@@ -23,7 +23,7 @@ from gr_jax.querygen.query_settings import (
 )
 from gr_jax.querygen.relevance import Relevance
 from gr_jax.querygen.round_trip import RoundTrip
-from gr_jax.querygen.sanity import is_sane
+from gr_jax.querygen.sanity import Sanity, is_sane
 from gr_jax.querygen.similar_sets import SimilarSets
 from gr_jax.querygen.words import Frequencies, contains, overlap, words
 from gr_jax.types import Document, UserError
@@ -80,6 +80,29 @@ def test_sanity_of_a_script():
   assert is_sane('who is the king', asked)
   assert not is_sane('кто король франции', asked)
   assert is_sane('кто король франции', SanitySettings(script='CYRILLIC'))
+
+
+QUERIES_OF_SCRIPTS = [
+  'who is the king', 'кто король франции', 'e\u0301te\u0301 a Paris',
+  '東京の塔ﾀﾜｰ', 'カタカナの言葉',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ('document', 'kept'),
+  [
+    ('The king Иван of France', ['who is the king', 'e\u0301te\u0301 a Paris']),
+    ('Король Франции, king', ['кто король франции']),
+    # Written together: ideographs, syllables and wide letters.
+    ('東京タワーは高い', ['東京の塔ﾀﾜｰ', 'カタカナの言葉']),
+    ('1889, 330', QUERIES_OF_SCRIPTS),
+  ],
+)  # fmt: skip
+def test_sanity_of_the_script_of_the_document(document, kept):
+  asked = SanitySettings(script='document')
+  own = candidates(*QUERIES_OF_SCRIPTS)
+  found = Sanity(asked).keep([Document('d', '', document)], [own], 0)
+  assert texts(found) == [[q for q in QUERIES_OF_SCRIPTS if q in kept]]
 
 
 SETS = st.lists(
