@@ -10,6 +10,7 @@ from gr_jax.checksums import file_sha256
 from gr_jax.data import prepared, shard_files
 from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import FORMAT, inputs_hash
+from gr_jax.data.text_examples import controlled
 from gr_jax.data.vocabularies import load_vocabulary
 from gr_jax.types import document_text
 
@@ -21,12 +22,12 @@ WORDS = [
 ]
 
 
-def write_vocabulary(folder):
-  """A tokenizer.json of the words of the tiny collection."""
+def write_vocabulary(folder, more=()):
+  """A tokenizer.json of the words of the tiny collection, and of more."""
   from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
   from tokenizers.processors import TemplateProcessing
 
-  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS]
+  pieces = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', *WORDS, *more]
   numbers = {piece: number for number, piece in enumerate(pieces)}
   tokenizer = Tokenizer(models.WordPiece(numbers, unk_token='[UNK]'))
   tokenizer.normalizer = normalizers.BertNormalizer()
@@ -53,7 +54,11 @@ def write_prepared(path, settings):
   vocabulary.save(path / 'vocabulary')
   documents = list(collection.documents())
   row_of = {document.id: row for row, document in enumerate(documents)}
-  texts = {query.id: query.text for query in collection.queries()}
+  field = settings.preparation.control_field
+  texts = {
+    query.id: controlled(query, field) if field else query.text
+    for query in collection.queries()
+  }
   (path / 'document_ids.txt').write_text(''.join(f'{d}\n' for d in row_of))
   tokens = vocabulary.encode_batch(
     list(map(document_text, documents)), lengths['document_length']
