@@ -96,6 +96,9 @@ class Texts:
     encoder = to_json(settings.model.encoder)
     # What is computed again for gradients changes no vector.
     del encoder['remat']
+    # Without them vectors are those of before there were any.
+    if not encoder['relpos_buckets']:
+      del encoder['relpos_buckets']
     inputs = {
       **{name: self._hashes[name] for name in _HASHES},
       'encoder': encoder,
