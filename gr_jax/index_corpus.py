@@ -4,6 +4,8 @@ python -m gr_jax.index_corpus --run_dir=runs/NAME [--checkpoint=STEP]
 """
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -50,7 +52,6 @@ def index_run(
   from gr_jax import run_folder, run_settings, run_texts
   from gr_jax.data.collection import Collection
   from gr_jax.models.retriever import Retriever
-  from gr_jax.retrieval.building import build_index
 
   run_dir = run_dir.absolute()
   settings = run_folder.read_settings(run_dir)
@@ -62,16 +63,14 @@ def index_run(
   # Read by the process that will write it alone.
   processes.first(lambda: shown.extend(_shown(collection, prepared)))
   model = Retriever(settings.model)
-  texts = run_texts.Texts(
-    settings, run_dir, model, params, prepared, hashes, _fingerprint(manifest)
-  )
-  vectors_ND = texts.documents(params)
+  with _on_all_devices(params) as copied:
+    texts = run_texts.Texts(settings, run_dir, model, copied, prepared, hashes)
+    shards = texts.indexed(copied, _fingerprint(manifest))
+    # Writing needs room for them on the device.
+    del copied
 
   def write():
-    index = build_index(
-      model, params, vectors_ND, settings.search.vector_type,
-      prepared.document_ids, *shown,
-    )  # fmt: skip
+    index = _joined(shards, settings, prepared.document_ids, shown)
     version = _write(
       index, settings, model, params, prepared, vocabulary, hashes, collection,
       output or run_dir / 'index',
@@ -81,6 +80,47 @@ def index_run(
   version = pathlib.Path(processes.first(write))
   texts.remove_shards()
   return version
+
+
+@contextlib.contextmanager
+def _on_all_devices(params):
+  """Computes on all devices of this process, which hold the parameters each.
+
+  Args:
+    params: of the model, on the host.
+
+  Yields:
+    The same on the devices, but for tables with a row a document.
+  """
+  import jax
+
+  from gr_jax.indexers.tables import TABLES
+  from gr_jax.training import mesh as meshes
+
+  # Not the mesh of the run: that one may be of other machines.
+  mesh = meshes.make_mesh(meshes.MeshSettings(), jax.local_devices())
+  with meshes.active(mesh):
+    yield {
+      name: part
+      if name in TABLES
+      else jax.device_put(part, meshes.replicated(mesh))
+      for name, part in params.items()
+    }
+
+
+def _joined(shards, settings, document_ids, shown):
+  """The index in memory, of what processes found of each document."""
+  from gr_jax.index.index import Index
+  from gr_jax.retrieval.shards import joined
+
+  rows = joined(shards)
+  return Index.build(
+    rows['codes'].copy(),
+    settings.model.code_sizes,
+    rows['vectors'].astype(settings.search.vector_type),
+    document_ids,
+    *shown,
+  )
 
 
 def _fingerprint(manifest) -> str:
@@ -97,14 +137,21 @@ def _write(
   from gr_jax.indexers.tables import TABLES
   from gr_jax.retrieval.opening import saved_settings
   from gr_jax.retrieval.searcher import Searcher
+  from gr_jax.retrieval.sharded import over_local_devices
   from gr_jax.settings import to_json
 
+  # What is known of the corpus's documents is in their identifiers by now.
+  searched = {k: v for k, v in params.items() if k not in TABLES}
+  spread, mesh = over_local_devices(settings.search)
   search = _fitted(
     Searcher(
-      index, model, params, vocabulary, prepared.query_length, settings.search
+      index, model, searched, vocabulary, prepared.query_length, spread,
+      mesh=mesh,
     ),
     collection,
-  )
+  )  # fmt: skip
+  # Whoever searches has other devices.
+  search = dataclasses.replace(search, batch_sizes=settings.search.batch_sizes)
   saved = saved_settings(
     settings.model,
     search,
@@ -117,8 +164,6 @@ def _write(
     'encoder_weights': hashes['encoder_weights'],
     'examples': hashes['examples'],
   }
-  # What is known of the corpus's documents is in their identifiers by now.
-  searched = {k: v for k, v in params.items() if k not in TABLES}
   return index.save(output, searched, saved, vocabulary, inputs)
 
 

@@ -3,23 +3,33 @@
 import functools
 import hashlib
 import json
+import pathlib
 import shutil
 import time
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from gr_jax import processes, run_settings
 from gr_jax.data.loader_checks import used_rates
+from gr_jax.indexers.tables import TABLES
+from gr_jax.retrieval.building import identified
 from gr_jax.retrieval.encoding import (
   candidate_codes,
+  encode_rows,
   encode_texts,
   project_vectors,
 )
 from gr_jax.retrieval.frozen_vectors import FrozenVectors, frozen_vectors
 from gr_jax.retrieval.hard_negatives import mined_negatives
 from gr_jax.retrieval.program import encode_program
-from gr_jax.retrieval.shards import encode_shards, joined
+from gr_jax.retrieval.shards import (
+  columns,
+  encode_shards,
+  joined,
+  make_shards,
+)
 from gr_jax.settings import to_json
 from gr_jax.training import shares
 from gr_jax.types import UserError
@@ -38,9 +48,7 @@ class Texts:
     frozen: vectors of the frozen encoder, None when it trains.
   """
 
-  def __init__(
-    self, settings, run_dir, model, params, prepared, hashes, checkpoint=''
-  ):
+  def __init__(self, settings, run_dir, model, params, prepared, hashes):
     """Opens the texts, encoding them first when the encoder is frozen.
 
     Args:
@@ -50,8 +58,6 @@ class Texts:
       params: with the encoder's weights.
       prepared: the examples.
       hashes: of weights, vocabulary and examples.
-      checkpoint: of what all parameters given later are, to go on with
-        vectors of them that were encoded before; they vary when empty.
     """
     self.prepared = prepared
     self.frozen: FrozenVectors | None = None
@@ -59,7 +65,6 @@ class Texts:
     self._settings = settings
     self._directory = run_settings.cache_dir(settings, run_dir) / 'vectors'
     self._hashes = hashes
-    self._checkpoint = checkpoint
     self._shards = run_dir / SHARDS
     self._sources = sorted(used_rates(prepared, settings.loader.rates))
     if settings.training.train_encoder:
@@ -137,11 +142,66 @@ class Texts:
       prepared.document_length,
     )
 
+  def indexed(self, params, checkpoint: str) -> list[pathlib.Path]:
+    """What an index keeps of the documents, in shards that processes share.
+
+    Args:
+      params: of the model. Of its tables a device gets the rows of a shard.
+      checkpoint: checksum of all that the rows depend on; shards of the same
+        are not made again.
+
+    Returns:
+      The files in order, of records with 'codes' [L] and 'vectors' [D].
+    """
+    others = {k: v for k, v in params.items() if k not in TABLES}
+    tables = {k: v for k, v in params.items() if k in TABLES}
+
+    def make(places, show):
+      vectors_XD = self._vectors(others, places, show)
+      own = jax.tree.map(lambda table_NX: table_NX[places], tables)
+      codes_XL, vectors_XD = identified(
+        self._model, {**others, **own}, vectors_XD
+      )
+      return columns(codes=codes_XL, vectors=vectors_XD)
+
+    count = len(self.prepared.document_ids)
+    return make_shards(
+      self._shards / 'index', make, count, checkpoint, unit='document'
+    )
+
+  def _vectors(self, params, places, show) -> np.ndarray:
+    """[X, D] unit vectors of some documents, by this process."""
+    if self.frozen is not None:
+      pooled_XE = self.frozen.documents[places]
+      return project_vectors(self._model, params, pooled_XE)
+    return encode_rows(
+      functools.partial(encode_program, self._model, params),
+      self.prepared.document_tokens(places),
+      self.prepared.document_length,
+      show,
+    )
+
   def candidates(self, params) -> tuple[np.ndarray, np.ndarray]:
     """[N, W, L] identifiers a document could have, and [N, W] their costs."""
     documents_ND = self.documents(params)
-    with processes.local_devices():
-      return candidate_codes(self._model, shares.gathered(params), documents_ND)
+    model, params = self._model, shares.gathered(params)
+    if not processes.several():
+      return candidate_codes(model, params, documents_ND)
+
+    def make(numbers_X, show):
+      codes_XWL, costs_XW = candidate_codes(
+        model, params, documents_ND[numbers_X], numbers_X.astype(np.int32)
+      )
+      show(len(numbers_X), 1.0)
+      return columns(codes=codes_XWL, costs=costs_XW)
+
+    found = _met(
+      make_shards(
+        self._shards / 'candidates', make, len(documents_ND), _now(),
+        unit='document',
+      )
+    )  # fmt: skip
+    return found['codes'], found['costs']
 
   def training_queries(self, params) -> tuple[np.ndarray, np.ndarray]:
     """[Q, D] unit vectors of queries to start codes from, [Q] their documents.
@@ -184,16 +244,26 @@ class Texts:
     """[N, D] unit vectors; processes share the texts, all get all vectors."""
     params = shares.gathered(params)
     encode = functools.partial(encode_program, self._model, params)
-    if not self._checkpoint and not processes.several():
+    if not processes.several():
       return encode_texts(encode, read_tokens, count, longest)
-    inputs = self._checkpoint or str(time.time_ns())
-    paths = encode_shards(
-      self._shards / name, encode, read_tokens, count, longest, inputs
+    return _met(
+      encode_shards(
+        self._shards / name, encode, read_tokens, count, longest, _now()
+      )
     )
-    vectors_ND = joined(paths)
-    processes.meet()
-    return vectors_ND
 
   def remove_shards(self) -> None:
     """Frees the disk of vectors that nobody will ask for again."""
     processes.first(lambda: shutil.rmtree(self._shards, ignore_errors=True))
+
+
+def _now() -> str:
+  """Inputs of shards that no later process will go on with."""
+  return str(time.time_ns())
+
+
+def _met(paths: Sequence[pathlib.Path]) -> np.ndarray:
+  """The rows of all shards, which nobody removes before all have read them."""
+  rows = joined(paths)
+  processes.meet()
+  return rows

@@ -4,6 +4,7 @@ import argparse
 import pathlib
 import time
 import types
+from unittest import mock
 
 import numpy as np
 
@@ -48,6 +49,42 @@ def encode_texts(folder, die_at=None):
   return paths, read
 
 
+def indexed(folder):
+  """Gives identifiers to PREPARED in shards; returns them, and who was read.
+
+  Args:
+    folder: of the run.
+  """
+  import jax
+
+  from gr_jax import index_corpus, run_texts
+  from gr_jax.models.retriever import Retriever
+  from gr_jax.retrieval import shards
+  from gr_jax.training import initial
+
+  read = []
+
+  def document_tokens(rows):
+    read.extend(rows.tolist())
+    return PREPARED.document_tokens(rows)
+
+  prepared = types.SimpleNamespace(**vars(PREPARED))
+  prepared.document_tokens = document_tokens
+  settings = tiny_settings(folder)
+  model = Retriever(settings.model)
+  params, _, _ = initial.init_params(model, 0, DOCUMENTS)
+  params = jax.device_get(params)
+  hashes = {'vocabulary': 'v', 'encoder_weights': '', 'examples': 'e'}
+  with (
+    mock.patch.dict(shards._ROWS, cpu=4),
+    index_corpus._on_all_devices(params) as copied,
+  ):
+    texts = run_texts.Texts(settings, folder, model, copied, prepared, hashes)
+    paths = texts.indexed(copied, 'checkpoint')
+    codes_NWL, costs_NW = texts.candidates(copied)
+  return paths, read[:DOCUMENTS], {'codes': codes_NWL, 'costs': costs_NW}
+
+
 def work_together(folder, flags):
   """Everything that processes do together, and an error of process 0."""
   del flags
@@ -65,6 +102,10 @@ def work_together(folder, flags):
   processes.say(f'{len(paths)} shards')
   (folder / f'read_{index}').write_text(' '.join(map(str, read)))
   processes.first(lambda: join(paths, len(TEXTS), folder / 'vectors.npy'))
+  paths, read, candidates = indexed(folder / 'run')
+  (folder / f'indexed_{index}').write_text(' '.join(map(str, read)))
+  np.savez(folder / f'candidates_{index}.npz', **candidates)
+  processes.first(lambda: join(paths, DOCUMENTS, folder / 'index.npy'))
 
   def refuse():
     raise UserError('the disk is full')
@@ -113,16 +154,9 @@ PREPARED = types.SimpleNamespace(
 )
 
 
-def train_tiny(folder, steps=4, fsdp=1, model=1):
-  """Trains on PREPARED, from text to codes that move.
-
-  Args:
-    folder: of the run.
-    steps: of it, with a checkpoint at every second.
-    fsdp: devices along that axis of the mesh.
-    model: devices along that axis.
-  """
-  from gr_jax import run_folder, run_settings, train
+def tiny_settings(folder, steps=4, fsdp=1, model=1):
+  """Of a run on PREPARED, from text to codes that move; see `train_tiny`."""
+  from gr_jax import run_settings
   from gr_jax.data.loader import LoaderSettings
   from gr_jax.indexers.residual import ResidualConfig
   from gr_jax.models.code_decoder import CodeDecoderConfig
@@ -136,7 +170,7 @@ def train_tiny(folder, steps=4, fsdp=1, model=1):
     vocab_size=20, emb_dim=8, num_heads=2, head_dim=4, num_encoder_layers=1,
     num_decoder_layers=0, mlp_dim=8, dropout_rate=0.1,
   )  # fmt: skip
-  settings = run_settings.RunSettings(
+  return run_settings.RunSettings(
     run_dir=str(folder),
     data_dir='no_folder',
     model=RetrieverConfig(
@@ -160,8 +194,21 @@ def train_tiny(folder, steps=4, fsdp=1, model=1):
       evaluate_every=0,
     ),
   )
+
+
+def train_tiny(folder, steps=4, fsdp=1, model=1):
+  """Trains on PREPARED.
+
+  Args:
+    folder: of the run.
+    steps: of it, with a checkpoint at every second.
+    fsdp: devices along that axis of the mesh.
+    model: devices along that axis.
+  """
+  from gr_jax import run_folder, train
+
   run_folder.prepared_examples = lambda *_: PREPARED
-  train.train(settings, folder)
+  train.train(tiny_settings(folder, steps, fsdp, model), folder)
 
 
 def main(arguments):

@@ -112,6 +112,22 @@ def test_two_share_their_work_and_their_errors(tmp_path):
     np.load(tmp_path / 'vectors.npy'), np.load(tmp_path / 'alone.npy')
   )
 
+  # So is what they index, and what a document could be given.
+  read = [
+    {*map(int, (tmp_path / f'indexed_{i}').read_text().split())} for i in (0, 1)
+  ]
+  shards = [{*range(start, start + 4)} for start in range(0, 16, 4)]
+  assert read[0] == shards[0] | shards[2] and read[1] == shards[1] | shards[3]
+  paths, _, candidates = one_of_several.indexed(tmp_path / 'one')
+  join(paths, one_of_several.DOCUMENTS, tmp_path / 'one.npy')
+  found = np.load(tmp_path / 'index.npy')
+  assert found['codes'].any()
+  np.testing.assert_array_equal(found, np.load(tmp_path / 'one.npy'))
+  for index in (0, 1):
+    found = np.load(tmp_path / f'candidates_{index}.npz')
+    np.testing.assert_array_equal(found['codes'], candidates['codes'])
+    np.testing.assert_allclose(found['costs'], candidates['costs'], rtol=1e-5)
+
 
 def ended_by(folder, victim, kind, heartbeat=10):
   """How a process ends when the other is lost: status, seconds, last lines."""

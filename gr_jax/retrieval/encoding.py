@@ -20,6 +20,7 @@ _BATCH_TOKENS = {'cpu': 2048}
 _BATCH_TOKENS_ACCELERATOR = 65536
 # Documents read, sorted by length and encoded together.
 _CHUNK = 32768
+# Vectors that a device has at once.
 _VECTOR_BATCH = 1024
 
 
@@ -226,7 +227,10 @@ def moved_vectors(
 
 
 def candidate_codes(
-  model: Any, params: Any, vectors_ND: np.ndarray
+  model: Any,
+  params: Any,
+  vectors_ND: np.ndarray,
+  documents_N: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Identifiers that the documents of the corpus trained on could have.
 
@@ -234,15 +238,17 @@ def candidate_codes(
     model: Retriever.
     params: of the model.
     vectors_ND: unit vectors of the documents.
+    documents_N: as `assign_codes` takes them.
 
   Returns:
     [N, W, L] identifiers, the nearest first, and [N, W] their costs.
   """
-  numbers_N = np.arange(len(vectors_ND), dtype=np.int32)
+  if documents_N is None:
+    documents_N = np.arange(len(vectors_ND), dtype=np.int32)
   return _in_batches(
     functools.partial(_apply, model, 'candidates', params),
     vectors_ND,
-    numbers_N,
+    documents_N,
   )
 
 
@@ -270,7 +276,8 @@ def _in_batches(function: Callable[..., Any], *columns: np.ndarray) -> Any:
   """
   count = len(columns[0])
   devices = sharing_devices()
-  batch = -(-min(_VECTOR_BATCH, count) // devices) * devices
+  # As many of a device as one alone would have: its program is the same.
+  batch = min(_VECTOR_BATCH, -(-count // devices)) * devices
   parts = []
   for start in range(0, count, batch):
     taken = [np.asarray(column[start : start + batch]) for column in columns]

@@ -7,6 +7,7 @@ continuations at every position, sizes of buckets, and numbers and dense scores
 of the candidates.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -38,6 +39,7 @@ from gr_jax.retrieval.program import (
   places_of_pieces,
   ranked,
 )
+from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.types import NO_DOC, UserError
 
 
@@ -52,6 +54,27 @@ def checked_mesh(mesh: Mesh) -> Mesh:
     raise UserError('the devices of a search should be of one process')
   # Axes of another type would show in the types of all that is computed.
   return Mesh(mesh.devices, mesh.axis_names)
+
+
+def over_local_devices(
+  settings: SearchSettings,
+) -> tuple[SearchSettings, Mesh | None]:
+  """How all devices of this process search: each has a share of the queries.
+
+  Args:
+    settings: of a search by one device.
+
+  Returns:
+    The settings with as many queries at once on each device, and the mesh. On
+    one device the settings stay and there is no mesh; so do they with planning
+    ahead, which one device does alone.
+  """
+  devices = np.array(jax.local_devices())
+  if len(devices) == 1 or settings.planning:
+    return settings, None
+  sizes = tuple(size * len(devices) for size in settings.batch_sizes)
+  settings = dataclasses.replace(settings, batch_sizes=sizes)
+  return settings, Mesh(devices[:, None], (QUERIES, PARTS))
 
 
 def divided_sizes(sizes: Sequence[int], mesh: Mesh) -> tuple[int, ...]:

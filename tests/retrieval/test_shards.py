@@ -64,6 +64,24 @@ def test_only_what_is_marked_and_whole_is_done(tmp_path):
   assert encode(folder) == (ALL, [4, 5, 6, 7])
 
 
+def test_rows_of_any_kind_are_made_where_they_are_missing(tmp_path):
+  made = []
+
+  def make(places, show):
+    made.extend(places.tolist())
+    show(len(places), 1.0)
+    return shards.columns(codes=np.stack([places, -places], 1), costs=places)
+
+  for expected in (list(range(10)), [3, 4, 5]):
+    made.clear()
+    paths = shards.make_shards(tmp_path / 's', make, 10, 'x', 3, 'document')
+    assert made == expected
+    found = shards.joined(paths)
+    np.testing.assert_array_equal(found['codes'][:, 1], -np.arange(10))
+    np.testing.assert_array_equal(found['costs'], np.arange(10))
+    (tmp_path / 's' / '00001.npy').unlink()
+
+
 def test_joined_on_disk_as_in_memory(tmp_path):
   paths = shards.encode_shards(
     tmp_path / 's',
