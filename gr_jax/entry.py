@@ -186,7 +186,7 @@ def refuse_several_processes() -> None:
   if jax.process_count() > 1:
     raise UserError(
       f'expected one process, this is one of {jax.process_count()}: start it '
-      'once, on one machine, where it uses all devices'
+      'once, on one machine'
     )
 
 

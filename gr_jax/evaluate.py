@@ -10,7 +10,7 @@ import pathlib
 import shlex
 from collections.abc import Mapping
 
-from gr_jax import entry, search
+from gr_jax import entry, processes, search
 from gr_jax.types import UserError
 
 _NEEDED = ('bm25s', 'Stemmer', 'ir_measures')
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     '--batch', type=int, default=256, help='queries at once (default: 256)'
   )
   search.add_search_flags(parser)
+  processes.add_flags(parser)
   return parser
 
 
@@ -83,7 +84,7 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
       index_corpus.index_run(folder)
       controls.check_inputs(folder, inputs_sha256)
 
-    print(f'control {name}: {folder}', flush=True)
+    processes.say(f'control {name}: {folder}')
     controls.ensure(folder, to_json(changed), inputs_sha256, make)
     folders[name] = folder
   return folders
@@ -92,10 +93,10 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
 def _open_control(folder, how, index):
   """A control with the documents of the run's index, searched alike."""
   from gr_jax.evaluation.generative import Generative
-  from gr_jax.retrieval.opening import open_searcher
+  from gr_jax.retrieval.opening import open_on_all_devices
 
   path = folder / 'index'
-  searcher = open_searcher(path, settings=how)
+  searcher = open_on_all_devices(path, how)
   there = searcher.snapshot.document_ids_there()
   if set(there) != set(index.document_ids):
     raise UserError(
@@ -115,10 +116,10 @@ def _systems(index_path, index, control_folders, collection, how):
   from gr_jax.evaluation import report
   from gr_jax.evaluation.generative import Generative
   from gr_jax.evaluation.lexical import Lexical
-  from gr_jax.retrieval.opening import open_searcher
+  from gr_jax.retrieval.opening import open_on_all_devices
 
   yield report.BM25, Lexical(collection.documents())
-  ours = Generative(open_searcher(index_path, settings=how))
+  ours = Generative(open_on_all_devices(index_path, how))
   yield report.DENSE, ours.exact_dense()
   if 'dense_only' in control_folders:
     control = _open_control(control_folders['dense_only'], how, index)
@@ -172,7 +173,7 @@ def _groups(index, index_path, asked, scored, settings, collection, near, how):
     how: it is searched.
   """
   from gr_jax.evaluation import near_far, seen_new
-  from gr_jax.retrieval.opening import open_searcher
+  from gr_jax.retrieval.opening import open_on_all_devices
 
   groups = dict(seen_new.query_groups(index, asked.judgements, scored))
   if near:
@@ -181,7 +182,7 @@ def _groups(index, index_path, asked, scored, settings, collection, near, how):
     texts = {query.id: query.text for query in asked.queries}
     encode = None
     if near == near_far.VECTORS:
-      encode = open_searcher(index_path, settings=how).encode
+      encode = open_on_all_devices(index_path, how).encode
     groups |= near_far.halves([texts[name] for name in scored], trained, encode)
   return groups
 
@@ -219,36 +220,71 @@ def evaluate(
   Returns:
     The contents of results.json.
   """
-  from gr_jax import run_folder, run_settings
-  from gr_jax.data.collection import Collection
-  from gr_jax.evaluation import judging, report
-  from gr_jax.evaluation.identifiers import identifier_statistics
+  from gr_jax import run_folder
+  from gr_jax.evaluation import judging
   from gr_jax.index.reader import load_index
   from gr_jax.retrieval.opening import saved_search
 
-  entry.refuse_several_processes()
   settings = run_folder.read_settings(run_dir)
-  folder, bad_records = run_settings.collection_arguments(settings, run_dir)
-  collection = Collection(data_dir or folder, bad_records)
+  collection = _collection(settings, run_dir, data_dir)
   asked = judging.questions(collection, split)
   index_path = index_path or run_dir / 'index'
+  output = output or run_dir / _results_name(split)
   index = load_index(index_path)
-  judging.check_documents(index, index_path, collection)
+  check = judging.check_documents
+  processes.first(lambda: check(index, index_path, collection))
   how = dataclasses.replace(saved_search(index), **(changes or {}))
-  folders = _make_controls(
-    control_names, settings, run_dir, index.manifest['inputs_sha256']
-  )
+  made_from = index.manifest['inputs_sha256']
+  folders = _make_controls(control_names, settings, run_dir, made_from)
   systems = _systems(index_path, index, folders, collection, how)
-  rows = judging.judge(systems, asked, run_dir / 'runs', batch)
-  setting = _setting(settings, data_dir, split, command, collection, how)
+  inputs = _inputs(index_path, folders, collection, asked, how, batch)
+
+  # By the process that has the rows.
+  def told(rows):
+    setting = _setting(settings, data_dir, split, command, collection, how)
+    groups = _groups(
+      index, index_path, asked, rows[0].scores.query_ids, settings, collection,
+      near_training, how,
+    )  # fmt: skip
+    return _told(setting, rows, index, groups, output)
+
+  with judging.keeping_answers(run_dir / 'answers', inputs) as kept:
+    rows = judging.judge(systems, asked, run_dir / 'runs', kept, batch)
+    return processes.first(lambda: told(rows))
+
+
+def _collection(settings, run_dir, data_dir):
+  """What is judged with."""
+  from gr_jax import run_settings
+  from gr_jax.data.collection import Collection
+
+  folder, bad_records = run_settings.collection_arguments(settings, run_dir)
+  return Collection(data_dir or folder, bad_records)
+
+
+def _inputs(index_path, control_folders, collection, asked, how, batch):
+  """All that answers depend on, JSON data."""
+  from gr_jax.index.reader import state_sha256
+
+  paths = [index_path, *(path / 'index' for path in control_folders.values())]
+  return {
+    'indexes': [state_sha256(path) for path in paths],
+    'corpus': processes.first(collection.corpus_sha256),
+    'queries': [[query.id, query.text] for query in asked.queries],
+    'search': dataclasses.asdict(how),
+    'batch': batch,
+  }
+
+
+def _told(setting, rows, index, groups, output):
+  """Prints the table and writes its file; returns what is in it."""
+  from gr_jax.evaluation import report
+  from gr_jax.evaluation.identifiers import identifier_statistics
+
   id_space = identifier_statistics(index.codes_NL, index.trie.code_sizes)
-  groups = _groups(
-    index, index_path, asked, rows[0].scores.query_ids, settings, collection,
-    near_training, how,
-  )  # fmt: skip
   print(report.table(setting, rows, id_space, groups))
   results = report.results(setting, rows, id_space, groups)
-  report.write_results(output or run_dir / _results_name(split), results)
+  report.write_results(output, results)
   return results
 
 
@@ -266,18 +302,19 @@ def main(arguments: list[str]) -> int:
   entry.keep_compiled()
   from gr_jax.evaluation import controls
 
-  evaluate(
-    pathlib.Path(flags.run_dir),
-    flags.split,
-    pathlib.Path(flags.index) if flags.index else None,
-    controls.parse_names(flags.controls),
-    pathlib.Path(flags.output) if flags.output else None,
-    flags.batch,
-    'python -m gr_jax.evaluate ' + shlex.join(arguments),
-    search.search_changes(flags),
-    pathlib.Path(flags.data_dir) if flags.data_dir else None,
-    flags.near_training or '',
-  )
+  with processes.joined(flags):
+    evaluate(
+      pathlib.Path(flags.run_dir),
+      flags.split,
+      pathlib.Path(flags.index) if flags.index else None,
+      controls.parse_names(flags.controls),
+      pathlib.Path(flags.output) if flags.output else None,
+      flags.batch,
+      'python -m gr_jax.evaluate ' + shlex.join(arguments),
+      search.search_changes(flags),
+      pathlib.Path(flags.data_dir) if flags.data_dir else None,
+      flags.near_training or '',
+    )
   return 0
 
 

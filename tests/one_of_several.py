@@ -9,6 +9,8 @@ from unittest import mock
 import numpy as np
 
 from gr_jax import entry, processes
+from gr_jax.evaluation.rankings import Rankings
+from gr_jax.evaluation.shared_answers import ask_in_shards, joined_answers
 from gr_jax.retrieval.shards import encode_shards, join
 from gr_jax.types import UserError
 
@@ -47,6 +49,30 @@ def encode_texts(folder, die_at=None):
     folder, encode, read_tokens, len(TEXTS), 7, 'inputs', rows=ROWS
   )
   return paths, read
+
+
+QUERIES = ['a' * size for size in range(1, 11)]
+
+
+class Lengths:
+  """Ranks documents by how near their number is to a query's length."""
+
+  document_ids = tuple(map(str, range(DOCUMENTS)))
+
+  def __init__(self):
+    self.asked = []
+
+  def search(self, texts, k):
+    self.asked.extend(texts)
+    sizes_B = np.array([len(text) for text in texts])
+    scores_BN = -np.abs(np.arange(DOCUMENTS) - sizes_B[:, None])
+    rows_BC = np.argsort(-scores_BN, axis=1, kind='stable')[:, :k]
+    return Rankings(
+      rows_BC,
+      np.take_along_axis(scores_BN, rows_BC, axis=1).astype(np.float32),
+      documents_scored_B=sizes_B,
+      code_scores_B=sizes_B,
+    )
 
 
 def indexed(folder):
@@ -106,6 +132,11 @@ def work_together(folder, flags):
   (folder / f'indexed_{index}').write_text(' '.join(map(str, read)))
   np.savez(folder / f'candidates_{index}.npz', **candidates)
   processes.first(lambda: join(paths, DOCUMENTS, folder / 'index.npy'))
+  system = Lengths()
+  paths = ask_in_shards(system, QUERIES, 3, 4, folder / 'answers', 'inputs')
+  (folder / f'asked_{index}').write_text(' '.join(system.asked))
+  found, _ = joined_answers(paths)
+  np.savez(folder / f'answers_{index}.npz', **vars(found))
 
   def refuse():
     raise UserError('the disk is full')

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny_collection import write_collection
 
-from gr_jax import change_index, evaluate, index_corpus, insert, run_settings
+from gr_jax import change_index, index_corpus, insert, run_settings
 from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import FORMAT
 from gr_jax.data.vocabularies import train_sentencepiece
@@ -152,7 +152,6 @@ def test_an_index_that_cannot_be_searched_is_said_once(tmp_path, capfd):
   'door',
   [
     lambda folder: change_index.change_index(folder),
-    lambda folder: evaluate.evaluate(folder),
     lambda folder: insert.insert(folder, folder),
   ],
 )

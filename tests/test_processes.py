@@ -13,6 +13,7 @@ import pytest
 import several_processes
 
 from gr_jax import processes
+from gr_jax.evaluation import protocol
 from gr_jax.retrieval.shards import join
 from gr_jax.types import UserError
 
@@ -127,6 +128,17 @@ def test_two_share_their_work_and_their_errors(tmp_path):
     found = np.load(tmp_path / f'candidates_{index}.npz')
     np.testing.assert_array_equal(found['codes'], candidates['codes'])
     np.testing.assert_allclose(found['costs'], candidates['costs'], rtol=1e-5)
+
+  # And queries: four, four and two, each process with its own to warm up.
+  asked = [(tmp_path / f'asked_{i}').read_text().split() for i in (0, 1)]
+  queries = one_of_several.QUERIES
+  assert asked[0][4:] == [*queries[:4], *queries[8:], *queries[9:] * 2]
+  assert asked[1][4:] == queries[4:8]
+  expected, _ = protocol.ask(one_of_several.Lengths(), queries, 3, 4)
+  for index in (0, 1):
+    found = np.load(tmp_path / f'answers_{index}.npz')
+    for name, rows in vars(expected).items():
+      np.testing.assert_array_equal(found[name], rows)
 
 
 def ended_by(folder, victim, kind, heartbeat=10):

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from gr_jax import processes
 from gr_jax.index.reader import IndexReader
 from gr_jax.types import UserError, near_miss
 
@@ -56,7 +57,7 @@ def ensure(
   inputs_sha256: Mapping[str, str],
   make: Callable[[Path], None],
 ) -> bool:
-  """Makes a control unless the same one is there already.
+  """Makes a control unless the same one is there; every process calls it.
 
   A control that was interrupted goes on where it stopped (`make` resumes);
   one of other settings or inputs is made anew.
@@ -71,13 +72,23 @@ def ensure(
     Whether `make` was called.
   """
   stamp = _stamp(settings, inputs_sha256)
+  if processes.first(lambda: _is_made(folder, stamp)):
+    return False
+  make(folder)
+  finished = {'sha256': stamp, 'finished': True}
+  processes.first(lambda: _write(folder / _STAMP, finished))
+  return True
+
+
+def _is_made(folder: Path, stamp: str) -> bool:
+  """Whether the control is there; what is none goes, and it is begun."""
   mark = folder / _STAMP
   if mark.is_file():
     found = json.loads(mark.read_text(encoding='utf-8'))
     if found.get('sha256') != stamp:
       shutil.rmtree(folder)
     elif found.get('finished') and (folder / 'index').is_dir():
-      return False
+      return True
   elif folder.exists() and any(folder.iterdir()):
     raise UserError(
       f'{folder} should hold a control made here, it has no {_STAMP}: move '
@@ -85,9 +96,7 @@ def ensure(
     )
   folder.mkdir(parents=True, exist_ok=True)
   _write(mark, {'sha256': stamp, 'finished': False})
-  make(folder)
-  _write(mark, {'sha256': stamp, 'finished': True})
-  return True
+  return False
 
 
 def check_inputs(folder: Path, inputs_sha256: Mapping[str, str]) -> None:

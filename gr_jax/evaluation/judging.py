@@ -1,13 +1,20 @@
 """Puts every system through one split and keeps what it answered."""
 
+import contextlib
 import dataclasses
+import functools
+import hashlib
+import json
 import pathlib
-from collections.abc import Iterable, Sequence
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from gr_jax import locks, processes
 from gr_jax.data.collection import Collection
-from gr_jax.evaluation import protocol, report, run_files
+from gr_jax.evaluation import metrics, protocol, report, run_files
+from gr_jax.evaluation.shared_answers import ask_in_shards, joined_answers
 from gr_jax.index.index import SNIPPET_LENGTH, Index
 from gr_jax.types import Judgement, Query, UserError
 
@@ -104,25 +111,80 @@ def judge(
   systems: Iterable[tuple[str, protocol.System]],
   asked: Questions,
   folder: pathlib.Path,
+  kept: pathlib.Path,
   batch: int = 256,
 ) -> list[protocol.Measured]:
   """Asks all systems the queries of a split and writes their run files.
+
+  Several processes share the queries; process 0 judges.
 
   Args:
     systems: row names and systems, in the order of the table; taken one at
       a time, so that a generator need not hold them all.
     asked: queries and judgements.
     folder: for the TREC run files, NAME.SPLIT.trec.
+    kept: folder for answers, of these systems and queries alone; those that
+      are there already are not asked for again.
     batch: queries asked at once.
 
   Returns:
-    A row for each system.
+    A row for each system; of other processes than the first, none.
   """
-  query_ids = [query.id for query in asked.queries]
+  texts = [query.text for query in asked.queries]
   rows = []
   for name, system in systems:
-    row = protocol.measure(name, system, asked.queries, asked.judgements, batch)
-    path = folder / f'{report.slug(name)}.{asked.split}.trec'
-    run_files.write_run(path, query_ids, row.document_ids, row.rankings, name)
-    rows.append(row)
+    paths = ask_in_shards(
+      system, texts, metrics.DEPTH, batch, kept / report.slug(name), name
+    )
+    judge_one = functools.partial(
+      _judge_one, name, system.document_ids, asked, folder, paths, rows
+    )
+    processes.first(judge_one)
   return rows
+
+
+def _judge_one(name, document_ids, asked, folder, paths, rows) -> None:
+  """Adds the row of a system and writes its run file."""
+  row = protocol.judged(
+    name, document_ids, *joined_answers(paths), asked.queries, asked.judgements
+  )
+  path = folder / f'{report.slug(name)}.{asked.split}.trec'
+  query_ids = [query.id for query in asked.queries]
+  run_files.write_run(path, query_ids, row.document_ids, row.rankings, name)
+  rows.append(row)
+
+
+@contextlib.contextmanager
+def keeping_answers(
+  folder: pathlib.Path, inputs: Mapping[str, object]
+) -> Iterator[pathlib.Path]:
+  """A place for the answers of one evaluation, which a kill leaves.
+
+  Args:
+    folder: for the places of all evaluations; it goes when it is empty.
+    inputs: all that the answers depend on, JSON data.
+
+  Yields:
+    The folder for `judge`; it goes at the end.
+
+  Raises:
+    UserError: when another process makes the same evaluation.
+  """
+  text = json.dumps([inputs, report.versions()], sort_keys=True)
+  identity = hashlib.sha256(text.encode()).hexdigest()
+  processes.agree(identity, 'index, split or software')
+  kept = folder / identity[:16]
+  lock = locks.held(
+    folder / f'{kept.name}.lock', f'making this evaluation in {folder}',
+    'leave it to that one',
+  )  # fmt: skip
+
+  def end():
+    shutil.rmtree(kept, ignore_errors=True)
+
+  with contextlib.ExitStack() as stack:
+    processes.first(lambda: stack.enter_context(lock))
+    yield kept
+    processes.first(end)
+  with contextlib.suppress(OSError):
+    folder.rmdir()

@@ -67,14 +67,31 @@ def ask(
     The answers in order and the queries per second.
   """
   batch = min(batch, len(texts))
-  chunks = [
-    list(texts[start : start + batch]) for start in range(0, len(texts), batch)
-  ]
-  chunks[-1] += chunks[-1][-1:] * (batch - len(chunks[-1]))
+  warm_up(system, texts, k, batch)
+  found, seconds = answered(system, texts, k, batch, clock)
+  return found, len(texts) / max(seconds, 1e-9)
+
+
+def warm_up(system: System, texts: Sequence[str], k: int, batch: int) -> None:
+  """Asks a batch of texts of all lengths; arguments as of `ask`."""
   # Systems may compile a program for each of a few text lengths.
   by_length = sorted(texts, key=len)
   places = np.linspace(0, len(texts) - 1, batch).round().astype(int)
   system.search([by_length[place] for place in places], k)
+
+
+def answered(
+  system: System,
+  texts: Sequence[str],
+  k: int,
+  batch: int,
+  clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Rankings, float]:
+  """The answers in order and the seconds they took; arguments as of `ask`."""
+  chunks = [
+    list(texts[start : start + batch]) for start in range(0, len(texts), batch)
+  ]
+  chunks[-1] += chunks[-1][-1:] * (batch - len(chunks[-1]))
   start = clock()
   parts = [system.search(chunk, k) for chunk in chunks]
   seconds = clock() - start
@@ -85,7 +102,7 @@ def ask(
       for field in dataclasses.fields(Rankings)
     )
   )
-  return cut, len(texts) / max(seconds, 1e-9)
+  return cut, seconds
 
 
 def measure(
@@ -107,11 +124,30 @@ def measure(
   Returns:
     Answers, metrics and queries per second (see `ask`).
   """
-  rankings, rate = ask(
-    system, [query.text for query in queries], metrics.DEPTH, batch
-  )
-  rankings = canonical(rankings, system.document_ids)
+  answers = ask(system, [query.text for query in queries], metrics.DEPTH, batch)
+  return judged(name, system.document_ids, *answers, queries, judgements)
+
+
+def judged(
+  name: str,
+  document_ids: Sequence[str],
+  rankings: Rankings,
+  rate: float,
+  queries: Sequence[Query],
+  judgements: Sequence[Judgement],
+) -> Measured:
+  """What a system's answers are worth.
+
+  Args:
+    name: the row's name.
+    document_ids: the id of each document row.
+    rankings: answers to the queries in order.
+    rate: queries per second.
+    queries: of one split.
+    judgements: of the same split.
+  """
+  rankings = canonical(rankings, document_ids)
   scores = metrics.score(
-    rankings, [query.id for query in queries], system.document_ids, judgements
+    rankings, [query.id for query in queries], document_ids, judgements
   )
-  return Measured(name, system.document_ids, rankings, scores, rate)
+  return Measured(name, document_ids, rankings, scores, rate)

@@ -57,6 +57,15 @@ class IndexReader:
         self.snapshot = self.snapshot.apply(change)
 
 
+def state_sha256(path: pathlib.Path) -> str:
+  """Checksum of an index as it is now: its version and all changes since.
+
+  Args:
+    path: the folder of all versions.
+  """
+  return IndexReader(path).log.digest.hex()
+
+
 def load_index(path: pathlib.Path, verify: bool = False) -> Index:
   """An index as it is now, built again in memory where it has changed.
 

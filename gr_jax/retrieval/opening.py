@@ -15,6 +15,7 @@ from gr_jax.index.snapshot import Snapshot
 from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.retrieval.search_settings import SearchSettings
 from gr_jax.retrieval.searcher import Searcher
+from gr_jax.retrieval.sharded import over_local_devices
 from gr_jax.settings import field_types, from_json, register, to_json
 from gr_jax.types import UserError
 
@@ -101,6 +102,19 @@ def open_searcher(
   return searcher_of(
     opened(snapshot.base), snapshot, settings, changes, mesh=mesh
   )
+
+
+def open_on_all_devices(
+  path: pathlib.Path, settings: SearchSettings
+) -> Searcher:
+  """Opens an index for search by all devices of this process.
+
+  Args:
+    path: the folder of all versions.
+    settings: of a search by one device; see sharded.over_local_devices.
+  """
+  settings, mesh = over_local_devices(settings)
+  return open_searcher(path, settings=settings, mesh=mesh)
 
 
 def searcher_of(

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 from tiny_run import (
   DOCUMENTS,
@@ -19,7 +20,7 @@ from tiny_run import (
 
 from gr_jax import evaluate, insert, run_folder, run_settings
 from gr_jax.data.collection import Collection
-from gr_jax.evaluation import controls
+from gr_jax.evaluation import controls, protocol
 from gr_jax.evaluation.run_files import read_run
 from gr_jax.index.changes import Delete
 from gr_jax.index.reader import load_index
@@ -94,6 +95,49 @@ def test_the_table_and_its_files(run_dir, capsys):
   ]  # fmt: skip
   run = read_run(run_dir / 'runs' / 'gr_jax.test.trec')
   assert max(len(documents) for documents in run.values()) <= 9
+
+
+def test_a_killed_evaluation_goes_on(run_dir, monkeypatch):
+  asked = []
+  answered = protocol.answered
+
+  def counted(system, texts, *rest):
+    if len(asked) == 6:
+      raise KeyboardInterrupt
+    asked.append(list(texts))
+    return answered(system, texts, *rest)
+
+  monkeypatch.setattr(protocol, 'answered', counted)
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.evaluate(run_dir, batch=8)
+  # Four batches of BM25, two of exact dense search.
+  assert [len(texts) for texts in asked] == [8, 8, 8, 6, 8, 8]
+  before = asked.copy()
+  asked[:] = [[]] * 7
+  found = evaluate.evaluate(run_dir, batch=8)
+  assert asked[7:] == before[2:4] + before[:4]
+  assert [row['name'] for row in found['systems']] == [
+    'BM25', 'exact dense', 'gr_jax',
+  ]  # fmt: skip
+  assert found['systems'][0]['R@10'] > 0.7
+  assert not (run_dir / 'answers').exists()
+
+
+@pytest.mark.mesh
+def test_8_devices_find_what_one_finds(run_dir, monkeypatch):
+  spread = evaluate.evaluate(run_dir, batch=8)
+  runs = run_dir / 'runs'
+  before = {path.name: read_run(path) for path in runs.iterdir()}
+  devices = jax.local_devices()
+  assert len(devices) == 8
+  monkeypatch.setattr(jax, 'local_devices', lambda: devices[:1])
+  alone = evaluate.evaluate(run_dir, batch=8)
+  for path in runs.iterdir():
+    for query, documents in read_run(path).items():
+      assert documents == pytest.approx(before[path.name][query], abs=1e-5)
+  for row, other in zip(spread['systems'], alone['systems'], strict=True):
+    del row['queries_per_second'], other['queries_per_second']
+    assert row == pytest.approx(other)
 
 
 def test_another_search_than_the_saved_one_is_measured_and_named(run_dir):

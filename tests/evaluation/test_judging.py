@@ -43,7 +43,11 @@ def index_of(names):
 def test_a_split_is_judged_and_its_run_is_written(collection, tmp_path):
   systems = [('BM25', Lexical(collection.documents()))]
   (row,) = judge(
-    systems, questions(collection, 'test'), tmp_path / 'runs', batch=2
+    systems,
+    questions(collection, 'test'),
+    tmp_path / 'runs',
+    tmp_path / 'kept',
+    batch=2,
   )
   assert row.scores.means()['R@1'] == 1
   assert row.scores.query_ids == ('qd1', 'qd3')

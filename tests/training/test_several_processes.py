@@ -190,3 +190,14 @@ def test_the_door_of_two_goes_through_all_stages_to_the_index(tmp_path):
   assert [*one.document_ids] == [*two.document_ids]
   assert one.settings() == two.settings()
   assert not (tmp_path / 'run' / 'encoding').exists()
+  # The same with what they find.
+  found = []
+  for count in (2, 1):
+    door = ['-m', 'gr_jax.evaluate', '--run_dir=run', '--batch=8']
+    several_processes.run(count, door, tmp_path, timeout=900)
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    for row in results['systems']:
+      del row['queries_per_second']
+    found.append(results['systems'])
+  assert found[0] == found[1]
+  assert not (tmp_path / 'run' / 'answers').exists()
