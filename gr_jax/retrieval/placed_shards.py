@@ -170,7 +170,10 @@ class PlacedShards(Placed):
 
   def _tries(self, index):
     """Of each part's documents."""
+    parts = self._mesh.shape[PARTS]
+    if parts == 1:
+      return [index.trie]
     return [
       build_trie(index.codes_NL[begin:end], index.trie.code_sizes)
-      for begin, end in bounds(len(index), self._mesh.shape[PARTS])
+      for begin, end in bounds(len(index), parts)
     ]
