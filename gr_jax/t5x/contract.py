@@ -152,7 +152,16 @@ class RetrieverModel:
 
     Returns:
       The loss, and clu metrics with the mutables after the batch.
+
+    Raises:
+      UserError: rankings are followed, and the batch has no lists of them.
     """
+    if self.settings.lists.path and 'list_index' not in batch:
+      raise UserError(
+        f"batches have no 'list_index', and {self.settings.lists.path} "
+        '(ListSettings.path) is to be followed: set train.get_dataset_fn = '
+        '@batches.prepared_batches'
+      )
     loss, metrics, usage = self._loss(
       params, batch, flax_mutables, dropout_rng, deterministic=False
     )

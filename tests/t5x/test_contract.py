@@ -12,6 +12,7 @@ from flax import traverse_util
 from flax.linen import partitioning
 
 from gr_jax.data.loader import LoaderSettings
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.indexers.residual import ResidualConfig
 from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
@@ -254,6 +255,30 @@ def test_what_t5x_cannot_do_is_refused(changed, stage, told):
   settings = dataclasses.replace(SETTINGS, **changed)
   with pytest.raises(UserError, match=told):
     RetrieverModel(settings, DOCUMENTS, stage)
+
+
+def distilling():
+  """Settings of a run that follows the rankings of a teacher."""
+  return dataclasses.replace(
+    SETTINGS,
+    trained_run='runs/before',
+    lists=ListSettings('rankings', lists=1, size=3),
+    training=dataclasses.replace(
+      SETTINGS.training, settled_fraction=1.0, settled_rounds=0
+    ),
+    objective=dataclasses.replace(SETTINGS.objective, distillation=1.0),
+  )
+
+
+def test_a_teacher_is_not_dropped_for_batches_without_its_lists(variables):
+  model = RetrieverModel(distilling(), DOCUMENTS, 'settled')
+  mutables = flax.core.freeze({k: variables[k] for k in ('frozen', 'usage')})
+  arguments = variables['params'], {**batch(), 'step': 0}
+  with pytest.raises(UserError, match='prepared_batches'):
+    model.loss_fn(*arguments, jax.random.key(0), mutables)
+  # Queries that are evaluated have none.
+  shapes = jax.eval_shape(model.eval_fn, *arguments, variables)
+  assert 'distillation' not in shapes[1]
 
 
 def test_tables_of_identifiers_are_checked(tmp_path):
