@@ -143,6 +143,8 @@ def first_state(settings, model, documents, optimizer, mesh=None):
     params, hashes['trained_run'] = run_weights.begin_with(
       params, settings.trained_run
     )
+    if not settings.training.settled_rounds:
+      run_weights.check_identifiers(params, settings.trained_run)
   if mesh is None:
     params = jax.tree.map(jnp.asarray, params)
     state = make_state(params, usage, optimizer, train_encoder)

@@ -45,6 +45,21 @@ def params_sha256(params):
   return sha256.hexdigest()
 
 
+def check_identifiers(params, folder):
+  """Refuses to keep the identifiers of a run that gave none.
+
+  Args:
+    params: from `begin_with`.
+    folder: of that run.
+  """
+  if np.all(np.asarray(params['identifiers']['table']) < 0):
+    raise UserError(
+      f'{folder} has given no document an identifier to keep: set '
+      'TrainingSettings.settled_rounds = 1 or more, or name a run with a '
+      'settled stage (TrainingSettings.settled_fraction)'
+    )
+
+
 def begin_with(params, folder):
   """All that a run trained, in place of what was drawn.
 

@@ -11,6 +11,7 @@ from gr_jax.models.retriever import Retriever
 from gr_jax.training.checkpoints import Checkpoints
 from gr_jax.training.initial import import_params, init_params, make_state
 from gr_jax.training.optimizer import make_optimizer
+from gr_jax.training.run_weights import check_identifiers
 from gr_jax.types import UserError
 
 
@@ -51,3 +52,12 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
   drawn, _, _ = init_params(MODEL, 0, documents=8)
   with pytest.raises(UserError, match='folder of a run with a checkpoint'):
     import_params(drawn, MODEL.config, f'run:{tmp_path}')
+
+
+def test_there_must_be_identifiers_to_keep():
+  params, _, _ = init_params(MODEL, 0, documents=8)
+  with pytest.raises(UserError, match=r'runs/a has given.*settled_rounds = 1'):
+    check_identifiers(params, 'runs/a')
+  table = np.array(params['identifiers']['table'])
+  table[3] = 0
+  check_identifiers({**params, 'identifiers': {'table': table}}, 'runs/a')
