@@ -2,11 +2,10 @@
 
 import pathlib
 
-from gr_jax import processes
 from gr_jax.data.loader_checks import used_rates
 from gr_jax.data.preparation_settings import path_sha256
-from gr_jax.data.ranked_lists import DrawnLists, join_rankings
-from gr_jax.ranking.teacher_files import read_rankings
+from gr_jax.data.ranked_lists import DrawnLists
+from gr_jax.ranking.joining import joined_rankings
 from gr_jax.training import shares
 
 
@@ -49,13 +48,7 @@ def lists_of_rows(settings, prepared, rows, documents_NE=None):
   """
   if not settings.lists.path:
     return None
-  rankings = {
-    ranking.query_id: (ranking.document_ids, ranking.scores)
-    for ranking in read_rankings(settings.lists.path)
-  }
   used = used_rates(prepared, settings.loader.rates)
-  found, counts = join_rankings(prepared, rankings, settings.lists, used)
-  for name, (listed, total) in counts.items():
-    processes.say(f'{listed:,} of {total:,} {name!r} queries have lists')
+  found = joined_rankings(settings.lists, prepared, used)
   sources = sorted(prepared.sources)
   return DrawnLists(found, sources, settings.lists, rows, documents_NE)

@@ -21,103 +21,88 @@ from gr_jax.tasks.mixtures import register_mixture
 from gr_jax.data.collection import Collection
 from gr_jax.data.launcher_features import (
   DocumentIds,
-  add_lists,
   for_launcher,
-  list_features,
+  with_lists,
 )
 from gr_jax.data.loader_checks import used_rates
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.prepared import DOCUMENT_IDS, PreparedData, is_current
-from gr_jax.data.ranked_lists import ListSettings, join_rankings
-from gr_jax.data.seqio_features import ShardedTextSource
+from gr_jax.data.ranked_lists import ListSettings, lists_of
+from gr_jax.data.seqio_features import ORDER_BITS, ShardedTextSource
 from gr_jax.data.text_examples import Plan, TextExample, make_plan
 from gr_jax.evaluation.rankings import Rankings
-from gr_jax.ranking.teacher_files import read_rankings
+from gr_jax.ranking.joining import joined_rankings
 from gr_jax.types import NO_DOC, Judgement, UserError, document_text
 
 # That of the Tasks which are cached offline.
 _NAME = 'gr_jax'
 
 
-def training_mixture(directory: str, rates: Mapping[str, float]) -> str:
+def training_mixture(
+  directory: str,
+  rates: Mapping[str, float],
+  lists: ListSettings | None = None,
+) -> str:
   """Registers the sources of training queries as one mixture.
 
   Args:
     directory: that preparation wrote.
     rates: how often each source is drawn from, LoaderSettings.rates.
+    lists: rankings of a teacher that every example comes with: 'list_index'
+      int32 [P, M] and 'list_scores' float32 [P, M], as DrawnLists draws them,
+      anew in each epoch; NO_DOC in the lists of a query without a ranking. A
+      launcher reads them where its feature lengths name both, with P. None, or
+      no path, for none.
 
   Returns:
     The name of the mixture, 'gr_jax_mixture'.
   """
   opened, plan = _opened(directory)
   ids = DocumentIds(tuple(opened.document_ids))
-  tasks = beir_tasks(plan, opened.vocabulary())
-  names = register(
-    _NAME,
-    {
-      source: for_launcher(tasks[source], ids)
-      for source in plan.settings.sources
-    },
-  )
+  made = beir_tasks(plan, opened.vocabulary())
+  tasks = {
+    source: for_launcher(made[source], ids) for source in plan.settings.sources
+  }
+  used = used_rates(opened, rates)
+  if lists is not None and lists.path:
+    tasks = _with_lists(tasks, lists, opened, plan, used)
+  names = register(_NAME, tasks)
   by_source = {name.removeprefix(f'{_NAME}_'): name for name in names}
-  mixture = register_mixture(
-    f'{_NAME}_mixture', by_source, used_rates(opened, rates)
-  )
+  mixture = register_mixture(f'{_NAME}_mixture', by_source, used)
   return mixture.name
 
 
-def ranked_task(directory: str, rankings: str, size: int, least: int) -> str:
-  """Registers the labelled queries that a teacher has ranked documents for.
-
-  Args:
-    directory: that preparation wrote, with the source 'labelled'.
-    rankings: what gr_jax.rank_with_teacher wrote, or a TREC run.
-    size: M, documents of a list: the query's own, and the best of the others.
-    least: documents beside the own one that a ranking has at least.
-
-  Returns:
-    The name of the Task, 'gr_jax_ranked'. Beside 'query', 'document' and
-    'targets' it has 'list_index' int32 [M], numbers of documents in the
-    teacher's order but for the own one, which is first, NO_DOC where a list is
-    shorter; and 'list_scores' float32 [M].
-  """
-  opened, plan = _opened(directory)
-  found = {
-    ranking.query_id: (ranking.document_ids, ranking.scores)
-    for ranking in read_rankings(rankings)
+def _with_lists(tasks, settings, opened, plan, names):
+  """The same Tasks, all with lists, of which some may be empty."""
+  joined = joined_rankings(settings, opened, names)
+  shape = settings.lists, settings.size
+  return {
+    source: with_lists(
+      task,
+      functools.partial(
+        _draw, joined.get(source), _starts(opened, plan, source), settings
+      ),
+      shape,
+    )
+    for source, task in tasks.items()
   }
-  depth = max(least, size - 1)
-  settings = ListSettings(rankings, 1, size, 0, least, depth)
-  joined, _ = join_rankings(opened, found, settings, ['labelled'])
-  lists = functools.partial(
-    _list_of, joined['labelled'], opened.sources['labelled'], size
-  )
-  task = for_launcher(
-    beir_tasks(plan, opened.vocabulary())['labelled'],
-    DocumentIds(tuple(opened.document_ids)),
-  )
-  per_shard = plan.settings.documents_per_shard
-  task = task.replace(
-    preprocessors=[
-      *task.preprocessors,
-      functools.partial(add_lists, lists=lists, size=size, shard=per_shard),
-    ],
-    output_features=task.output_features | list_features(),
-  )
-  return register(_NAME, {'ranked': task})[0]
 
 
-def _list_of(kept, source, size, number):
-  """[M] documents and scores of an example; nothing where it has no list."""
-  others_C = kept.documents_XC[number][: size - 1]
-  if others_C[0] == NO_DOC:
-    return np.zeros(0, np.int32), np.zeros(0, np.float32)
-  own = source.document_indices[number]
-  padding = size - 1 - len(others_C)
-  index_M = np.pad([own, *others_C], (0, padding), constant_values=NO_DOC)
-  scores_M = [kept.own_X[number], *kept.scores_XC[number][: size - 1]]
-  scores_M = np.pad(np.asarray(scores_M, np.float32), (0, padding))
-  return index_M.astype(np.int32), scores_M
+def _starts(opened, plan, source) -> np.ndarray:
+  """The number of the first example of each shard of a source."""
+  starts = np.arange(plan.shards(source)) * plan.settings.documents_per_shard
+  if source in dict(plan.counts):
+    return starts
+  # Those of a shard are of the documents of a shard.
+  return np.searchsorted(opened.sources[source].document_indices, starts)
+
+
+def _draw(kept, starts, settings, order, own, seed):
+  """Documents and scores of the lists of the example of that order."""
+  shard, place = divmod(int(order), 1 << ORDER_BITS)
+  rng = np.random.default_rng(seed.astype(np.uint64))
+  random_PC = rng.random((settings.lists, settings.depth))
+  return lists_of(kept, starts[shard] + place, own, random_PC, settings)
 
 
 def query_task(directory: str, split: str) -> str:

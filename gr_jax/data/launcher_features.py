@@ -8,7 +8,6 @@ import seqio
 import tensorflow as tf
 
 from gr_jax.data.seqio_features import (
-  ORDER_BITS,
   TEXT_SIGNATURE,
   ShardedTextSource,
   as_string,
@@ -137,40 +136,36 @@ def _add_targets(dataset: tf.data.Dataset) -> tf.data.Dataset:
   )
 
 
-def list_features() -> dict[str, seqio.Feature]:
-  """Features of the lists that `add_lists` adds."""
-  vocabulary = seqio.PassThroughVocabulary(size=1)
-  return {
-    name: seqio.Feature(vocabulary, add_eos=False, dtype=dtype)
-    for name, dtype in (('list_index', tf.int32), ('list_scores', tf.float32))
-  }
-
-
-def add_lists(
-  dataset: tf.data.Dataset, lists: Callable, size: int, shard: int
-) -> tf.data.Dataset:
-  """Adds the lists that a teacher has ranked; leaves out what has none.
+def with_lists(
+  task: seqio.Task, draw: Callable, shape: tuple[int, int]
+) -> seqio.Task:
+  """A Task of which each example has lists that a teacher has ranked.
 
   Args:
-    dataset: with 'order', as ShardedTextSource numbers examples.
-    lists: number of an example -> int32 documents and float32 scores, both of
-      length M or empty.
-    size: M.
-    shard: examples of a shard.
+    task: of `for_launcher`.
+    draw: (order, document_index, seed) -> 'list_index' int32 [P, M] and
+      'list_scores' float32 [P, M]; order as ShardedTextSource gives it, int64
+      seed [2] from seqio's, another one for each example of each epoch.
+    shape: P, M.
   """
+  vocabulary = seqio.PassThroughVocabulary(size=1)
+  types = {'list_index': tf.int32, 'list_scores': tf.float32}
 
-  def add(example):
-    order = example['order']
-    of_shard = 1 << ORDER_BITS
-    number = order // of_shard * shard + order % of_shard
-    # Not stateful: it gives the same for the same number.
-    index_M, scores_M = tf.numpy_function(
-      lists, [number], [tf.int32, tf.float32], stateful=False
-    )
-    index_M.set_shape([None])
-    scores_M.set_shape([None])
-    return example | {'list_index': index_M, 'list_scores': scores_M}
+  def add(example, seed):
+    arguments = [example['order'], example['document_index'], tf.stack(seed)]
+    # Not stateful: it gives the same for the same arguments.
+    drawn = tf.numpy_function(draw, arguments, [*types.values()], False)
+    drawn = [tf.ensure_shape(array, shape) for array in drawn]
+    return example | dict(zip(types, drawn, strict=True))
 
-  return dataset.map(add).filter(
-    lambda example: tf.equal(tf.size(example['list_index']), size)
+  features = {
+    name: seqio.Feature(vocabulary, add_eos=False, dtype=dtype, rank=2)
+    for name, dtype in types.items()
+  }
+  return task.replace(
+    preprocessors=[
+      *task.preprocessors,
+      seqio.map_over_dataset(add, num_seeds=1),
+    ],
+    output_features={**task.output_features, **features},
   )

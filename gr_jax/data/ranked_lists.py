@@ -143,6 +143,51 @@ def _ordered(names, scores, rows) -> tuple[np.ndarray, np.ndarray]:
   return documents[order].astype(np.int32), scores[order].astype(np.float32)
 
 
+def lists_of(
+  kept: Rankings | None,
+  example: int,
+  own: int,
+  random_PC: np.ndarray,
+  settings: ListSettings,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The lists of an example.
+
+  Args:
+    kept: rankings of its source, None for none.
+    example: its number in the source.
+    own: its document.
+    random_PC: for each of P lists and each place of a ranking, from [0, 1).
+    settings: how lists are drawn.
+
+  Returns:
+    int32 [P, M] documents: the own one first, the others in the teacher's
+    order, NO_DOC past the last and where there is no ranking; and float32
+    [P, M] scores.
+  """
+  shape = settings.lists, settings.size
+  index_PM = np.full(shape, NO_DOC, np.int32)
+  scores_PM = np.zeros(shape, np.float32)
+  others_C = np.zeros(0) if kept is None else kept.documents_XC[example]
+  count = int(np.sum(others_C != NO_DOC))
+  for number in range(settings.lists if count else 0):
+    chosen = _drawn(random_PC[number], count, settings)
+    end = 1 + len(chosen)
+    index_PM[number, :end] = [own, *others_C[chosen]]
+    scores_PM[number, :end] = [
+      kept.own_X[example],
+      *kept.scores_XC[example][chosen],
+    ]
+  return index_PM, scores_PM
+
+
+def _drawn(random_C, count: int, settings: ListSettings) -> np.ndarray:
+  """Rising places in a ranking of `count` others that a list holds."""
+  top = min(settings.top, count)
+  wanted = min(settings.size - 1, count)
+  drawn = top + np.argsort(random_C[top:count])[: wanted - top]
+  return np.concatenate([np.arange(top), np.sort(drawn)])
+
+
 class DrawnLists:
   """Adds P lists of M documents to each row of a batch."""
 
@@ -193,34 +238,15 @@ class DrawnLists:
       (self._rows[-1] + 1, settings.lists, settings.depth)
     )
     for row, place in enumerate(self._rows):
-      kept = self._rankings.get(self._names[batch['source'][row]])
-      if kept is None:
-        continue
-      example = batch['example'][row]
-      others_C = kept.documents_XC[example]
-      count = int(np.sum(others_C != NO_DOC))
-      if not count:
-        continue
-      for number in range(settings.lists):
-        chosen = self._drawn(random_BPC[place, number], count)
-        end = 1 + len(chosen)
-        index_BPM[row, number, :end] = [
-          batch['document_index'][row],
-          *others_C[chosen],
-        ]
-        scores_BPM[row, number, :end] = [
-          kept.own_X[example],
-          *kept.scores_XC[example][chosen],
-        ]
+      index_BPM[row], scores_BPM[row] = lists_of(
+        self._rankings.get(self._names[batch['source'][row]]),
+        batch['example'][row],
+        batch['document_index'][row],
+        random_BPC[place],
+        settings,
+      )
     lists = {'list_index': index_BPM, 'list_scores': scores_BPM}
     if self._documents is not None:
       read_BPM = np.where(index_BPM == NO_DOC, 0, index_BPM)
       lists['list_vectors'] = np.asarray(self._documents[read_BPM])
     return batch | lists
-
-  def _drawn(self, random_C: np.ndarray, count: int) -> np.ndarray:
-    """Rising places in a ranking of `count` others that a list holds."""
-    top = min(self._settings.top, count)
-    wanted = min(self._settings.size - 1, count)
-    drawn = top + np.argsort(random_C[top:count])[: wanted - top]
-    return np.concatenate([np.arange(top), np.sort(drawn)])

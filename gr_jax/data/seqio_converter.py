@@ -9,6 +9,11 @@ import tensorflow as tf
 from gr_jax.types import UserError
 
 _TEXTS = ('query', 'document')
+# Of Tasks whose examples a teacher has ranked documents for.
+_LISTS = {
+  'list_index': seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=2),
+  'list_scores': seqio.FeatureConverter.FeatureSpec(dtype=tf.float32, rank=2),
+}
 
 
 class RetrievalFeatureConverter(seqio.FeatureConverter):
@@ -17,6 +22,9 @@ class RetrievalFeatureConverter(seqio.FeatureConverter):
   Task features are 'query' and 'document', token ids of any length, and
   'targets', the number of the document alone. Model features are 'query_tokens'
   and 'document_tokens', padded with 0, and 'document_index'.
+
+  Where the lengths name them, 'list_index' int32 [P, M] and 'list_scores'
+  float32 [P, M] go through as they are; their length is P.
   """
 
   TASK_FEATURES: ClassVar = dict.fromkeys(
@@ -44,6 +52,20 @@ class RetrievalFeatureConverter(seqio.FeatureConverter):
       )
     super().__init__(pack=False)
 
+  def __call__(
+    self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
+  ) -> tf.data.Dataset:
+    """Converts a Task's examples.
+
+    Args:
+      ds: the examples.
+      task_feature_lengths: of each feature that is taken.
+    """
+    # A launcher has one converter for Tasks with lists and those without.
+    named = _LISTS.keys() & task_feature_lengths.keys()
+    self._passthrough_features = {name: _LISTS[name] for name in named}
+    return super().__call__(ds, task_feature_lengths)
+
   def _convert_features(
     self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]
   ) -> tf.data.Dataset:
@@ -52,7 +74,8 @@ class RetrievalFeatureConverter(seqio.FeatureConverter):
         f'{name}_tokens': _padded(example[name], task_feature_lengths[name])
         for name in _TEXTS
       }
-      return texts | {'document_index': example['targets'][0]}
+      lists = {name: example[name] for name in self._passthrough_features}
+      return texts | lists | {'document_index': example['targets'][0]}
 
     return ds.map(convert, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -60,10 +83,12 @@ class RetrievalFeatureConverter(seqio.FeatureConverter):
     self, task_feature_lengths: Mapping[str, int]
   ) -> Mapping[str, int]:
     """Lengths of the model features; seqio reads none of a number."""
+    passed = self._passthrough_features
     return {
       'query_tokens': task_feature_lengths['query'],
       'document_tokens': task_feature_lengths['document'],
       'document_index': 1,
+      **{name: task_feature_lengths[name] for name in passed},
     }
 
 

@@ -159,8 +159,10 @@ class RetrieverModel:
     if self.settings.lists.path and 'list_index' not in batch:
       raise UserError(
         f"batches have no 'list_index', and {self.settings.lists.path} "
-        '(ListSettings.path) is to be followed: set train.get_dataset_fn = '
-        '@batches.prepared_batches'
+        '(ListSettings.path) is to be followed: train on '
+        '@prepared.training_mixture() with lists = @run.lists() and '
+        '@run.training_lengths(), as gin/t5x/train.gin does, or set '
+        'train.get_dataset_fn = @batches.prepared_batches'
       )
     loss, metrics, usage = self._loss(
       params, batch, flax_mutables, dropout_rng, deterministic=False

@@ -9,6 +9,7 @@ import pathlib
 
 from gr_jax import run_folder, run_settings
 from gr_jax.data.prepared import PreparedData
+from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.t5x.contract import RetrieverModel
 from gr_jax.t5x.identifiers import read_identifiers
 from gr_jax.training.mesh import RULES
@@ -77,6 +78,18 @@ def feature_lengths(run_dir: str) -> dict[str, int]:
     'document': prepared.document_length,
     'targets': 1,
   }
+
+
+def training_lengths(run_dir: str) -> dict[str, int]:
+  """`feature_lengths`, and lists of a query where the run follows a teacher."""
+  taught = lists(run_dir)
+  named = ('list_index', 'list_scores') if taught.path else ()
+  return feature_lengths(run_dir) | dict.fromkeys(named, taught.lists)
+
+
+def lists(run_dir: str) -> ListSettings:
+  """RunSettings.lists, the rankings that the run follows."""
+  return opened(run_dir)[0].lists
 
 
 def learning_rate(run_dir: str, stage: str):

@@ -1,7 +1,5 @@
 """Tasks of a prepared folder, as T5X's gin files name them."""
 
-import json
-
 import numpy as np
 import pytest
 from tiny_collection import write_collection
@@ -145,49 +143,3 @@ def test_packing_is_refused():
 
   with pytest.raises(UserError, match='pack = False'):
     RetrievalFeatureConverter(pack=True)
-
-
-def test_ranked_queries_come_with_their_lists(directory, tmp_path):
-  import seqio
-  from gr_jax.tasks import prepared
-
-  from gr_jax.data.prepared import PreparedData
-
-  opened = PreparedData(directory)
-  ids = opened.document_ids
-  path = tmp_path / 'rankings.jsonl'
-  # All but the first animal's queries; one ranking is too short.
-  ranked = {}
-  for number, name in enumerate(ids[5:], start=5):
-    names = [ids[(number + step) % 40] for step in (3, 0, 7, 1)]
-    ranked[f'{name}-0'] = names if number != 20 else names[:2]
-  path.write_text(
-    ''.join(
-      json.dumps(
-        {
-          'query_id': query,
-          'document_ids': names,
-          'scores': [9.0, 8.0, 7.0, 6.0][: len(names)],
-        }
-      )
-      + '\n'
-      for query, names in ranked.items()
-    )
-  )
-  name = prepared.ranked_task(str(directory), str(path), size=5, least=3)
-  lengths = LENGTHS | {'list_index': 5, 'list_scores': 5}
-  found = {}
-  for shard in range(2):
-    dataset = seqio.get_mixture_or_task(name).get_dataset(
-      lengths, 'train', shuffle=False, shard_info=seqio.ShardInfo(shard, 2)
-    )
-    for example in dataset.as_numpy_iterator():
-      found[example['query_id'].decode()] = example
-  assert len(found) == 34
-  assert found.keys() == {q for q, names in ranked.items() if len(names) == 4}
-  for query, example in found.items():
-    own = ids.index(query.removesuffix('-0'))
-    assert example['targets'].tolist() == [own]
-    others = [(own + step) % 40 for step in (3, 7, 1)]
-    assert example['list_index'].tolist() == [own, *others, -1]
-    assert example['list_scores'].tolist() == [8.0, 9.0, 7.0, 6.0, 0.0]
