@@ -1,8 +1,10 @@
 """Lists of documents that a teacher has ranked, drawn for each row of a batch.
 
-DGR (arXiv 2402.10769) trains on two lists a query: a positive, the negative
-that the teacher likes best, and random ones of the others, in the teacher's
-order but for the positive, which is first. What is labelled as another answer
+DGR (arXiv 2402.10769) trains on two lists a query: a positive, and negatives
+out of what the student finds, its first one and random others, in the teacher's
+order but for the positive, which is first. Here negatives are of a ranking,
+whatever found its documents, and the one in every list is the teacher's first:
+rankings do not say what the student found. What is labelled as another answer
 of the query is no negative.
 """
 
@@ -189,7 +191,11 @@ def _drawn(random_C, count: int, settings: ListSettings) -> np.ndarray:
 
 
 class DrawnLists:
-  """Adds P lists of M documents to each row of a batch."""
+  """Adds P lists of M documents to each row of a batch.
+
+  Negatives in every list (ListSettings.top) are those that the teacher likes
+  best; in DGR it is the one that the student finds first.
+  """
 
   def __init__(
     self,
