@@ -72,7 +72,8 @@ def join_rankings(prepared, rankings, settings: ListSettings, names):
 
   Args:
     prepared: data.prepared.PreparedData.
-    rankings: {query id: (document ids, scores)}, in any order of documents.
+    rankings: {query id: ranking} with 'document_ids', their 'scores', in any
+      order, and 'query', the text that they are of, '' where it was not kept.
     settings: how many are kept.
     names: sources that are trained on.
 
@@ -81,13 +82,14 @@ def join_rankings(prepared, rankings, settings: ListSettings, names):
     their examples have lists.
 
   Raises:
-    UserError: no query has a ranking that is long enough.
+    UserError: a ranking is of another text than the query of its id, or none
+      is long enough.
   """
   rows = {name: row for row, name in enumerate(prepared.document_ids)}
   found, counts = {}, {}
   for name in names:
     source = prepared.sources[name]
-    joined = _join(source, rankings, rows, settings)
+    joined = _join(prepared, source, rankings, rows, settings)
     listed = int(np.sum(joined.documents_XC[:, settings.least - 1] != NO_DOC))
     if listed:
       found[name], counts[name] = joined, (listed, len(source))
@@ -100,13 +102,16 @@ def join_rankings(prepared, rankings, settings: ListSettings, names):
   return found, counts
 
 
-def _join(source, rankings, rows, settings) -> Rankings:
+def _join(prepared, source, rankings, rows, settings) -> Rankings:
   count, width = len(source), settings.depth
   documents_XC = np.full((count, width), NO_DOC, np.int32)
   scores_XC = np.zeros((count, width), np.float32)
   own_X = np.zeros(count, np.float32)
-  for query_id, examples in _ranked_examples(source, rankings).items():
-    ranked, scores = _ordered(*rankings[query_id], rows)
+  for query_id, examples in _ranked_examples(
+    prepared, source, rankings, settings.path
+  ).items():
+    ranking = rankings[query_id]
+    ranked, scores = _ordered(ranking.document_ids, ranking.scores, rows)
     answers = [document for _, document in examples]
     # Another answer is no worse than the positive of a list.
     others = np.flatnonzero(~np.isin(ranked, answers))[:width]
@@ -119,16 +124,37 @@ def _join(source, rankings, rows, settings) -> Rankings:
   return Rankings(documents_XC, scores_XC, own_X)
 
 
-def _ranked_examples(source, rankings) -> dict[str, list[tuple[int, int]]]:
+def _ranked_examples(
+  prepared, source, rankings, path
+) -> dict[str, list[tuple[int, int]]]:
   """{query id: (number, document) of its examples} of the ranked queries."""
   found = {}
+  with_texts = any(ranking.query for ranking in rankings.values())
+  vocabulary = prepared.vocabulary() if with_texts else None
   for start in range(0, len(source), 4096):
     numbers = range(start, min(start + 4096, len(source)))
     for number, example in zip(numbers, source.examples(numbers), strict=True):
-      if example.query_id in rankings:
-        pair = number, example.document_index
-        found.setdefault(example.query_id, []).append(pair)
+      ranking = rankings.get(example.query_id)
+      if ranking is None:
+        continue
+      if ranking.query:
+        length = prepared.query_length
+        _check_text(path, ranking, example, vocabulary, length)
+      pair = number, example.document_index
+      found.setdefault(example.query_id, []).append(pair)
   return found
+
+
+def _check_text(path, ranking, example, vocabulary, length) -> None:
+  """Refuses the ranking of another query that has the same id."""
+  tokens = example.query_tokens.tolist()
+  if vocabulary.encode(ranking.query, length) != tokens:
+    raise UserError(
+      f'{path} ranks for {ranking.query[:60]!r} as {example.query_id!r}, '
+      f'which is {vocabulary.decode(tokens)[:60]!r} among the prepared '
+      'queries: rank again, with gr_jax.rank_with_teacher --run_dir of a run '
+      'with these'
+    )
 
 
 def _ordered(names, scores, rows) -> tuple[np.ndarray, np.ndarray]:

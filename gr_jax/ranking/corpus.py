@@ -22,11 +22,14 @@ class Asked:
     documents: the corpus, in its order.
     queries: those that are asked.
     positives: rows of the documents that are relevant to each query.
+    made: whether queries are made by a run, so that an id alone does not say
+      which text it is of.
   """
 
   documents: Sequence[Document]
   queries: Sequence[Query]
   positives: Sequence[np.ndarray]
+  made: bool = False
 
 
 def read_asked(collection: Collection, split: str) -> Asked:
@@ -73,4 +76,5 @@ def read_prepared(
     list(collection.documents()),
     [Query(name, text) for name, text in texts.items()],
     [np.array(sorted(relevant[name]), np.int64) for name in texts],
+    made=True,
   )

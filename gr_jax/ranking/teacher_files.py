@@ -7,9 +7,10 @@
     manifest.json       written last: inputs, and size and SHA-256 of each shard
 
 A line is {"query_id", "document_ids": [...], "scores": [...]}, best document
-first, and the text as "query" where the query is in no collection. One such
-file alone is read as well, a record without "query_id" at its beginning being
-its header; and a TREC run.
+first, and the text as "query" where a run has made the query: its id may be
+that of another text elsewhere. One such file alone is read as well, a record
+without "query_id" at its beginning being its header, with what a manifest would
+say; and a TREC run.
 """
 
 import dataclasses
@@ -102,8 +103,7 @@ def read_rankings(
     )
   seen: dict[str, str] = {}
   for file in files:
-    bare = file.with_suffix('') if file.suffix == '.gz' else file
-    read = _read_jsonl if bare.suffix == '.jsonl' else _read_trec
+    read = _read_jsonl if _is_jsonl(file) else _read_trec
     yield from read(file, query_ids, document_ids, seen)
 
 
@@ -113,7 +113,7 @@ def _read_jsonl(path, query_ids, document_ids, seen) -> Iterator:
     for line in read_lines(path):
       try:
         record = parse_object(line)
-        if line.number == 1 and 'query_id' not in record:
+        if line.number == 1 and _is_header(record):
           continue
         ranking = _ranking(record, line)
         _check_known(ranking, query_ids, document_ids)
@@ -128,6 +128,39 @@ def _read_jsonl(path, query_ids, document_ids, seen) -> Iterator:
       yield ranking
   except UnreadableFileError as error:
     raise UserError(f'{path}:{error.line}: {error}') from error
+
+
+def _is_header(record: Mapping[str, Any]) -> bool:
+  """Whether a first record is of no query; what it says of them is checked."""
+  if {'query_id', 'document_ids', 'scores'} & record.keys():
+    return False
+  for name in ('collection', 'examples'):
+    text_field(record, name, required=False)
+  return True
+
+
+def origin(path: str | pathlib.Path) -> Mapping[str, Any]:
+  """What rankings say that they are of: 'collection', 'examples', 'sources'.
+
+  Args:
+    path: as `read_rankings` takes it, which checks it.
+
+  Returns:
+    The manifest of a folder, the header of a .jsonl file; nothing for others.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    return read_manifest(path)
+  if not _is_jsonl(path):
+    return {}
+  first = next(iter(read_lines(path)), None)
+  record = {} if first is None else parse_object(first)
+  return record if _is_header(record) else {}
+
+
+def _is_jsonl(path: pathlib.Path) -> bool:
+  bare = path.with_suffix('') if path.suffix == '.gz' else path
+  return bare.suffix == '.jsonl'
 
 
 def _ranking(record: Mapping[str, Any], line: Line) -> TeacherRanking:

@@ -95,7 +95,9 @@ def _lines(asked, teacher, sources, depth, places) -> str:
   for query, rows_C, scores_C in zip(queries, rows, scores, strict=True):
     rows_C, scores_C = ranked(scores_C, rows_C)
     names = tuple(asked.documents[row].id for row in rows_C)
-    lines.append(ranking_line(TeacherRanking(query.id, names, scores_C)))
+    text = query.text if asked.made else ''
+    ranking = TeacherRanking(query.id, names, scores_C, text)
+    lines.append(ranking_line(ranking))
   return ''.join(lines)
 
 

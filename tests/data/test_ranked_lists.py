@@ -36,18 +36,23 @@ PREPARED = types.SimpleNamespace(
 SETTINGS = ListSettings(path='t', lists=2, size=5, top=1, least=6, depth=10)
 
 
-def ranking(*documents):
+def ranked(names, scores, query=''):
+  return types.SimpleNamespace(document_ids=names, scores=scores, query=query)
+
+
+def ranking(*documents, query=''):
   """Documents with scores that fall by 1 from 0."""
-  return [f'd{d}' for d in documents], [
-    -float(i) for i in range(len(documents))
-  ]
+  names = [f'd{d}' for d in documents]
+  return ranked(names, [-float(i) for i in range(len(documents))], query)
 
 
 RANKINGS = {
   # The positive is third of 12; one document is of no corpus.
   'q0': ranking(10, 11, 3, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21),
   # The teacher did not see the positive.
-  'q1': ([*ranking(*range(20, 28))[0], 'none'], [*range(8, 0, -1), 99.0]),
+  'q1': ranked(
+    [*(f'd{d}' for d in range(20, 28)), 'none'], [*range(8, 0, -1), 99.0]
+  ),
   # Too short.
   'q2': ranking(7, 8, 9),
 }
@@ -96,6 +101,41 @@ def test_no_other_answer_of_a_query_is_among_the_negatives():
 def test_too_short_rankings_are_refused():
   with pytest.raises(UserError, match='no training query has 6 ranked'):
     join_rankings(PREPARED, {'q2': RANKINGS['q2']}, SETTINGS, ['labelled'])
+
+
+class Words:
+  """A vocabulary of numbers."""
+
+  def encode(self, text, length):
+    return [int(word) for word in text.split()][:length]
+
+  def decode(self, tokens):
+    return ' '.join(map(str, tokens))
+
+
+def test_a_ranking_is_of_the_text_of_its_query():
+  source = Source([3])
+  source.examples = lambda rows: [
+    types.SimpleNamespace(
+      query_id='d3:spans:0', document_index=3, query_tokens=np.array([4, 5])
+    )
+  ]
+  prepared = types.SimpleNamespace(
+    document_ids=IDS,
+    sources={'spans': source},
+    vocabulary=Words,
+    query_length=2,
+  )
+
+  def joined_with(query):
+    rankings = {'d3:spans:0': ranking(*range(10, 20), query=query)}
+    return join_rankings(prepared, rankings, SETTINGS, ['spans'])
+
+  # What stands past the length is not in the prepared query either.
+  for query in ('', '4 5', '4 5 6'):
+    assert joined_with(query)[1] == {'spans': (1, 1)}
+  with pytest.raises(UserError, match=r"for '4 6' as 'd3:spans:0'.*'4 5'"):
+    joined_with('4 6')
 
 
 def batch_of(examples):

@@ -174,6 +174,10 @@ def test_queries_that_a_run_is_trained_on_are_ranked(data, run):
   assert all(name.partition(':')[0] in found[name] for name in spans)
   assert all(name[:-2] in found[name] for name in labelled)
   assert read_manifest(output)['sources'] == ['spans', 'labelled']
+  # Spans of another seed have the same ids.
+  texts = {r.query_id: r.query for r in read_rankings(output)}
+  queries = {query.id: query.text for query in Collection(data).queries()}
+  assert texts | queries == texts and all(texts.values())
 
 
 def test_rankings_of_other_spans_are_not_gone_on_with(data, run):

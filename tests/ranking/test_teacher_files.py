@@ -13,6 +13,7 @@ from gr_jax.evaluation.run_files import write_run
 from gr_jax.ranking import teacher_files
 from gr_jax.ranking.teacher_files import (
   TeacherRanking,
+  origin,
   ranking_line,
   read_manifest,
   read_rankings,
@@ -61,6 +62,33 @@ def test_a_file_alone_with_a_header_or_without(tmp_path, header):
   with gzip.open(tmp_path / 'r.jsonl.gz', 'wt', encoding='utf-8') as file:
     file.write(text)
   same(read_rankings(tmp_path / 'r.jsonl.gz'), RANKINGS)
+
+
+@pytest.mark.parametrize(
+  'header, message',
+  [
+    ('{"document_ids": ["d1"], "scores": [1]}', "no 'query_id'"),
+    ('{"collection": 3}', 'must be a string'),
+    ('{"examples": ["a"]}', 'must be a string'),
+  ],
+)
+def test_a_header_is_no_ranking_and_says_what_it_is_of(
+  tmp_path, header, message
+):
+  path = tmp_path / 'r.jsonl'
+  path.write_text(f'{header}\n{GOOD}\n')
+  with pytest.raises(UserError, match=rf'r\.jsonl:1: .*{message}'):
+    list(read_rankings(path))
+
+
+def test_what_rankings_say_that_they_are_of(tmp_path):
+  assert origin(write_folder(tmp_path / 'r'))['split'] == 'train'
+  path = tmp_path / 'r.jsonl'
+  for first, said in (('{"collection": "a"}\n', {'collection': 'a'}), ('', {})):
+    path.write_text(f'{first}{GOOD}\n')
+    assert origin(path) == said
+  (tmp_path / 'r.trec').write_text('q1 Q0 d1 1 2.0 x\n')
+  assert origin(tmp_path / 'r.trec') == {}
 
 
 def test_a_trec_run_is_read_in_its_order(tmp_path):
