@@ -114,16 +114,22 @@ class RunSettings:
         'TrainingSettings.settled_rounds = 0 keeps the identifiers of a '
         'RunSettings.trained_run; name one, or set 1 or more'
       )
-    if bool(self.objective.distillation) != bool(self.lists.path):
+    if bool(self.objective.distillation) != self.lists.given:
       raise UserError(
-        'ObjectiveSettings.distillation and ListSettings.path, the rankings '
-        f'that it is of, go together; got {self.objective.distillation} and '
-        f'{self.lists.path!r}'
+        'ObjectiveSettings.distillation and ListSettings.path or '
+        'refresh_every, the rankings that it is of, go together; got '
+        f'{self.objective.distillation}, {self.lists.path!r} and '
+        f'{self.lists.refresh_every}'
       )
-    if self.lists.path and first['settled']:
+    if self.lists.given and first['settled']:
       raise UserError(
-        'documents of ListSettings.path are scored by the identifiers that '
-        'they have: distil from a RunSettings.trained_run'
+        'documents of ListSettings are scored by the identifiers that they '
+        'have: distil from a RunSettings.trained_run'
+      )
+    if self.lists.refresh_every and self.training.train_encoder:
+      raise UserError(
+        'ListSettings.refresh_every ranks by vectors of a frozen encoder: set '
+        'it to 0, or TrainingSettings.train_encoder = False'
       )
     if self.teaching.dense_weight and self.training.train_encoder:
       raise UserError(

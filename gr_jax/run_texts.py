@@ -45,6 +45,7 @@ class Texts:
 
   Attributes:
     prepared: the examples.
+    run_dir: of the run.
     frozen: vectors of the frozen encoder, None when it trains.
   """
 
@@ -59,7 +60,7 @@ class Texts:
       prepared: the examples.
       hashes: of weights, vocabulary and examples.
     """
-    self.prepared = prepared
+    self.prepared, self.run_dir = prepared, run_dir
     self.frozen: FrozenVectors | None = None
     self._model = model
     self._settings = settings

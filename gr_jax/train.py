@@ -101,7 +101,7 @@ def _train(settings, run_dir, prepared, asked, mesh):
     state = checkpoints.resume(state, batches, hashes)
     loop.train_loop(
       state=state,
-      stages=shares.together(stages.stages(model, settings, texts, optimizers)),
+      stages=run_lists.stages(model, settings, texts, optimizers),
       batches=batches,
       put=shares.putter(mesh, settings.loader.batch_size),
       settings=training,

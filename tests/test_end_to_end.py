@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -179,6 +180,56 @@ def test_a_trained_run_follows_a_teacher(trained, tmp_path):
   path.write_text(path.read_text().replace('-20.0', '-21.0'))
   with pytest.raises(UserError, match='lists'):
     train.train(distilled, tmp_path / 'run')
+
+
+@pytest.mark.soak
+def test_a_run_that_ranks_anew_resumes_bit_for_bit(tmp_path):
+  """From a checkpoint between two refreshes, of some of the queries each."""
+  write_collection(tmp_path / 'data')
+  frozen = 'TrainingSettings.train_encoder=False'
+  pooled = 'CodeDecoderConfig.attends_tokens=False'
+  base_dir = tmp_path / 'run'
+  train.train(settings(tmp_path, 'STEPS=12', frozen, pooled), base_dir)
+  distilled = settings(
+    tmp_path,
+    'STEPS=20',
+    frozen,
+    pooled,
+    f'RunSettings.trained_run={base_dir}',
+    'RunSettings.lists=@ListSettings()',
+    'RunSettings.teaching=@DistillationSettings()',
+    'ListSettings.depth=20',
+    'ListSettings.least=4',
+    'ListSettings.refresh_every=8',
+    'ListSettings.refresh_queries=100',
+    'ObjectiveSettings.distillation=1.0',
+    'DistillationSettings.dense_weight=0.5',
+    'TrainingSettings.checkpoint_every=12',
+    'TrainingSettings.dense_fraction=0.0',
+    'TrainingSettings.settled_fraction=1.0',
+    'TrainingSettings.settled_rounds=0',
+  )
+  run = dataclasses.replace(distilled, cache_dir=str(base_dir))
+  whole, again = tmp_path / 'whole', tmp_path / 'again'
+  train.train(run, whole)
+  names = ('step_00000020', 'step_00000016', 'logs')
+  shutil.copytree(whole, again, ignore=shutil.ignore_patterns(*names))
+  assert sorted(p.name for p in (again / 'rankings').iterdir()) == [
+    'step_00000008'
+  ]
+  train.train(run, again)
+  expected, found = (
+    flat(Checkpoints(folder / 'checkpoints').restore_params(20))
+    for folder in (whole, again)
+  )
+  for name, array in expected.items():
+    np.testing.assert_array_equal(found[name], array, err_msg=name)
+  last = 'rankings/step_00000016/00000.jsonl'
+  assert (whole / last).read_bytes() == (again / last).read_bytes()
+  before = flat(Checkpoints(base_dir / 'checkpoints').restore_params(12))
+  assert not np.array_equal(
+    before['indexer/codebooks'], found['indexer/codebooks']
+  )
 
 
 def whole_state(run, checkpoints):

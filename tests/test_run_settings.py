@@ -48,6 +48,17 @@ def test_training_settings_out_of_range(changes, expected):
       },
       'distil from a',
     ),
+    (
+      {
+        'objective': ObjectiveSettings(distillation=1.0),
+        'lists': ListSettings(refresh_every=9),
+        'trained_run': 'runs/b',
+        'training': TrainingSettings(
+          dense_fraction=0.0, settled_fraction=1.0, train_encoder=True
+        ),
+      },
+      'refresh_every ranks by vectors of a frozen encoder',
+    ),
   ],
 )
 def test_what_a_run_begins_with(settings, expected):

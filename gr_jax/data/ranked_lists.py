@@ -31,6 +31,12 @@ class ListSettings:
     least: negatives that a ranking has at least; queries with fewer have no
       lists (DGR keeps those with more than 15).
     depth: documents of a ranking that are read.
+    refresh_every: steps between rankings of what the run itself finds by then,
+      half of `depth` by its identifiers and half by its dense vectors, in the
+      order of the dense scores; with a path, in the order of its scores, as
+      far as it has them. 0 for none.
+    refresh_queries: how many queries, drawn at random, are ranked each time,
+      the others staying as they are; 0 for all.
   """
 
   path: str = ''
@@ -39,14 +45,27 @@ class ListSettings:
   top: int = 1
   least: int = 16
   depth: int = 100
+  refresh_every: int = 0
+  refresh_queries: int = 0
+
+  @property
+  def given(self) -> bool:
+    """Whether there are lists at all."""
+    return bool(self.path or self.refresh_every)
 
   def __post_init__(self):
     least = dict.fromkeys(('lists', 'least', 'depth'), (1, math.inf))
+    refresh = ('refresh_every', 'refresh_queries')
+    check_range(self, dict.fromkeys(refresh, (0, math.inf)))
     check_range(self, least | {'size': (2, math.inf), 'top': (0, self.size)})
     if self.least > self.depth or self.size > self.depth + 1:
       raise UserError(
         f'ListSettings.depth is {self.depth}, which must hold `least` '
         f'({self.least}) and `size` - 1 ({self.size - 1}) documents'
+      )
+    if self.refresh_queries and not self.refresh_every:
+      raise UserError(
+        'ListSettings.refresh_queries is of refresh_every, which is 0: set both'
       )
 
 
@@ -95,7 +114,8 @@ def join_rankings(prepared, rankings, settings: ListSettings, names):
       found[name], counts[name] = joined, (listed, len(source))
   if not found:
     raise UserError(
-      f'{settings.path}: no training query has {settings.least} ranked '
+      f'{settings.path or "what the run finds"}: no training query has '
+      f'{settings.least} ranked '
       'documents beside its own: rank the queries of the train split to a '
       'greater depth, or lower ListSettings.least'
     )

@@ -31,6 +31,16 @@ def joined_rankings(
       documents, or that no query has a long one.
   """
   rankings = checked_rankings(settings.path, prepared)
+  return lists_told(prepared, rankings, settings, names)
+
+
+def lists_told(
+  prepared: PreparedData,
+  rankings: Mapping[str, TeacherRanking],
+  settings: ListSettings,
+  names: Iterable[str],
+) -> dict[str, Rankings]:
+  """data.ranked_lists.join_rankings, saying how many queries have lists."""
   found, counts = join_rankings(prepared, rankings, settings, names)
   for name, (listed, total) in counts.items():
     processes.say(f'{listed:,} of {total:,} {name!r} queries have lists')

@@ -62,6 +62,11 @@ class RetrieverModel:
         'T5X reads no vectors of listed documents: set '
         'DistillationSettings.dense_weight = 0'
       )
+    if settings.lists.refresh_every:
+      raise UserError(
+        'lists are ranked anew by gr_jax.train alone: set '
+        'ListSettings.refresh_every = 0 for T5X'
+      )
     if settings.training.accumulate != 1:
       raise UserError(
         'T5X adds gradients of microbatches, in which in-batch criteria see '

@@ -37,7 +37,7 @@ def stages(model, settings, texts, optimizers):
   """
   if settings.training.encoder_chunks > 1:
     model = caching(model, settings.training.encoder_chunks)
-  if settings.lists.path:
+  if settings.lists.given:
     model = listing(model, settings.teaching)
 
   def step(name, optimizer):

@@ -196,6 +196,7 @@ def test_short_rankings_give_short_lists():
     ({'size': 1}, 'size must be at least 2'),
     ({'top': 5}, 'top must be at least 0 and below 5'),
     ({'least': 11}, 'must hold `least`'),
+    ({'refresh_queries': 9}, 'is of refresh_every, which is 0'),
   ],
 )
 def test_settings_that_do_not_fit(changes, expected):

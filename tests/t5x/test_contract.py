@@ -281,6 +281,16 @@ def test_a_teacher_is_not_dropped_for_batches_without_its_lists(variables):
   assert 'distillation' not in shapes[1]
 
 
+def test_lists_that_a_run_ranks_anew_are_refused():
+  settings = dataclasses.replace(
+    distilling(),
+    lists=ListSettings(refresh_every=5),
+    training=dataclasses.replace(distilling().training, train_encoder=False),
+  )
+  with pytest.raises(UserError, match='refresh_every = 0 for T5X'):
+    RetrieverModel(settings, DOCUMENTS, 'settled')
+
+
 def test_tables_of_identifiers_are_checked(tmp_path):
   ids = [f'd{number}' for number in range(DOCUMENTS)]
   path = tmp_path / 'codes.npy'

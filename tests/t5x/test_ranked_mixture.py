@@ -10,6 +10,7 @@ import pytest
 from tiny_collection import write_collection
 
 from gr_jax import run_folder
+from gr_jax.data.collection import Collection
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.data.prepared import PreparedData
@@ -19,6 +20,7 @@ from gr_jax.models.code_decoder import CodeDecoderConfig
 from gr_jax.models.retriever import RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.weighted_sum import ObjectiveSettings, only
+from gr_jax.ranking.corpus import read_prepared
 from gr_jax.run_settings import RunSettings
 from gr_jax.t5x import run as t5x_run
 from gr_jax.training.state import TrainingSettings
@@ -99,9 +101,13 @@ def folder(tmp_path_factory):
   prepare(run.preparation, path / 'run' / 'prepared', beir_tasks)
   run_folder.keep_settings(run, path / 'run', '')
   ids = PreparedData(path / 'run' / 'prepared').document_ids
+  asked = read_prepared(Collection(path / 'data'), run.preparation)
+  texts = {query.id: query.text for query in asked.queries}
   lines = [
     {
       'query_id': query,
+      # Ids of second spans that short documents do not have.
+      'query': texts.get(query, 'none'),
       'document_ids': [ids[number] for number in ranked],
       'scores': [9.0, 8.0, 7.0, 6.0, 5.0][: len(ranked)],
     }
