@@ -60,7 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     metavar='N',
     help='candidates of a query that each of --candidates gives (default: 50)',
   )
-  add('--seed', type=int, default=0, help='of random')
+  add(
+    '--queries',
+    type=int,
+    metavar='N',
+    help='so many drawn at random are ranked for (default: all)',
+  )
+  add('--seed', type=int, default=0, help='of random and of --queries')
   add('--output', metavar='FOLDER', required=True, help='for the rankings')
   add(
     '--shard_queries',
@@ -82,11 +88,13 @@ def rank(flags: argparse.Namespace) -> None:
     flags: of the door.
   """
   from gr_jax import locks
-  from gr_jax.ranking import teaching
+  from gr_jax.ranking import corpus, teaching
   from gr_jax.ranking.teachers import FusedTeacher
 
   output = pathlib.Path(flags.output)
   collection, asked, origin = _asked(flags)
+  if flags.queries:
+    asked = corpus.draw_queries(asked, flags.queries, flags.seed)
   if not asked.queries:
     kind, name = next(iter(origin.items()))
     raise UserError(
@@ -113,6 +121,7 @@ def rank(flags: argparse.Namespace) -> None:
       'depth': flags.depth,
       'shard_queries': flags.shard_queries,
       'queries': len(asked.queries),
+      **({'drawn_by_seed': flags.seed} if flags.queries else {}),
     }
     processes.first(lambda: teaching.check_inputs(output, inputs))
     shards = -(-len(asked.queries) // flags.shard_queries)
@@ -249,6 +258,8 @@ def main(arguments: list[str]) -> int:
   """The door: flags to one call."""
   flags = _parser().parse_args(arguments)
   least = {'depth': (1, math.inf), 'shard_queries': (1, math.inf)}
+  if flags.queries is not None:
+    least['queries'] = (1, math.inf)
   check_range(flags, {**least, 'seed': (0, math.inf)})
   if twice := [t for t in flags.teacher if flags.teacher.count(t) > 1]:
     raise UserError(f'--teacher={twice[0]} stands twice: name each once')

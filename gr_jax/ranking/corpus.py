@@ -78,3 +78,26 @@ def read_prepared(
     [np.array(sorted(relevant[name]), np.int64) for name in texts],
     made=True,
   )
+
+
+def draw_queries(asked: Asked, count: int, seed: int) -> Asked:
+  """Asks some of the queries alone: a cross-encoder is slow.
+
+  Args:
+    asked: of a split or a run.
+    count: how many are drawn, all alike, without replacement; all where there
+      are no more.
+    seed: of the draw.
+
+  Returns:
+    The same of those queries, in their order.
+  """
+  if count >= len(asked.queries):
+    return asked
+  rng = np.random.default_rng([seed, *b'queries'])
+  places = sorted(rng.choice(len(asked.queries), count, replace=False))
+  return dataclasses.replace(
+    asked,
+    queries=[asked.queries[place] for place in places],
+    positives=[asked.positives[place] for place in places],
+  )

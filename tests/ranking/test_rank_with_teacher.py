@@ -16,7 +16,11 @@ from gr_jax.data.collection import Collection
 from gr_jax.data.preparation_settings import PreparationSettings
 from gr_jax.ranking import dense, teaching
 from gr_jax.ranking.opening import load_ranker
-from gr_jax.ranking.teacher_files import read_manifest, read_rankings
+from gr_jax.ranking.teacher_files import (
+  ranking_line,
+  read_manifest,
+  read_rankings,
+)
 from gr_jax.retrieval.opening import open_searcher
 from gr_jax.run_settings import RunSettings
 from gr_jax.types import UserError
@@ -297,6 +301,7 @@ def test_verify_reads_every_byte(data, tmp_path, capsys):
     (['--depth=0'], 'depth must be at least 1'),
     (['--shard_queries=0'], 'shard_queries must be at least 1'),
     (['--seed=-1'], 'seed must be at least 0'),
+    (['--queries=0'], 'queries must be at least 1'),
     (['--split=tain'], "no split 'tain'.*did you mean 'train'"),
     (['--teacher=nothing'], "got 'nothing', which is no folder"),
     (['--teacher=run:nothing'], "got 'run:nothing', which is no folder"),
@@ -353,3 +358,22 @@ def test_whole_rankings_encode_no_corpus_again(data, tmp_path, monkeypatch):
   monkeypatch.setattr(dense.DenseSearch, 'encode', None)
   rank_with_teacher.main(given)
   assert contents(tmp_path / 'r') == before
+
+
+def test_some_of_the_queries_are_ranked_as_all_would_be(data, tmp_path):
+  rank_with_teacher.main(flags(data, tmp_path / 'all'))
+  whole = {r.query_id: ranking_line(r) for r in read_rankings(tmp_path / 'all')}
+  drawn = {}
+  for seed in (0, 1):
+    output, more = tmp_path / f's{seed}', ('--queries=7', f'--seed={seed}')
+    rank_with_teacher.main(flags(data, output, *more))
+    found = [(r.query_id, ranking_line(r)) for r in read_rankings(output)]
+    assert len(found) == 7
+    drawn[seed] = [name for name, _ in found]
+    assert drawn[seed] == [name for name in whole if name in drawn[seed]]
+    assert all(line == whole[name] for name, line in found)
+  assert drawn[0] != drawn[1]
+  with pytest.raises(UserError, match='of other drawn_by_seed'):
+    rank_with_teacher.main(flags(data, tmp_path / 's1', '--queries=7'))
+  rank_with_teacher.main(flags(data, tmp_path / 'more', '--queries=1000'))
+  assert len(list(read_rankings(tmp_path / 'more'))) == len(whole)
