@@ -22,7 +22,7 @@ of the turns, and a turn is --steps steps and the log line after them:
              `input_hidden` is the share of the loader's time that the loop
              does not show.
 
-`product` is one square product of matrices of the same dtype: the ceiling.
+`product` is square products of matrices of the same dtype: the ceiling.
 Utilisation is the share of its operations a second that a step reaches with
 the operations of its model (`model_flops`: products of matrices and their
 gradients, a formula for the T5 and counted in the program for the retriever;
