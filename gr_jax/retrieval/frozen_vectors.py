@@ -118,13 +118,14 @@ def share_vectors(
   """
   for other in others:
     for theirs in sorted(other.glob('*.json')):
-      mark = directory / theirs.name
+      mark, text = directory / theirs.name, theirs.read_text(encoding='utf-8')
       vectors = theirs.with_suffix('.npy')
-      if mark.exists() or not vectors.exists():
+      if mark.exists() or not vectors.exists() or not _checksum(theirs):
         continue
       directory.mkdir(parents=True, exist_ok=True)
       _link(vectors, mark.with_suffix('.npy'))
-      _link(theirs, mark)
+      # What the mark says by now may be of other vectors.
+      write_whole(mark, text)
 
 
 def _link(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -156,13 +157,8 @@ def damaged(path: pathlib.Path) -> str:
   Args:
     path: the file, beside its mark.
   """
-  mark = path.with_suffix('.json')
-  if mark.is_file():
-    expected = _read_mark(mark).get('crc32c')
-  else:
-    mark = checksum_file(path)
-    expected = mark.read_text() if mark.is_file() else None
-  found = crc32c_of(path)
+  mark, found = _mark_of(path), crc32c_of(path)
+  expected = _checksum(mark)
   if found == expected:
     return ''
   return f'{path} is damaged: crc32c {found}, {mark} has {expected}'
@@ -189,9 +185,12 @@ def damaged_files(directory: pathlib.Path) -> tuple[dict, list[str]]:
     {name: {'bytes'}} of its files, and a line on each that is not as it was
     written.
   """
-  # Names with two dots are of files that a kill left half written.
+  # A kill leaves files with two dots, half written, and files without a mark,
+  # which are made anew.
   paths = sorted(
-    path for path in directory.glob('*.npy') if '.' not in path.stem
+    path
+    for path in directory.glob('*.npy')
+    if '.' not in path.stem and _mark_of(path).is_file()
   )
   files = {path.name: {'bytes': path.stat().st_size} for path in paths}
   return files, [line for path in paths if (line := damaged(path))]
@@ -200,6 +199,22 @@ def damaged_files(directory: pathlib.Path) -> tuple[dict, list[str]]:
 def checksum_file(path: pathlib.Path) -> pathlib.Path:
   """Where the checksum of hard negatives lies."""
   return path.with_suffix('.crc32c')
+
+
+def _mark_of(path: pathlib.Path) -> pathlib.Path:
+  """The file with the checksum of vectors or of negatives."""
+  if path.name.startswith('negatives_'):
+    return checksum_file(path)
+  return path.with_suffix('.json')
+
+
+def _checksum(mark: pathlib.Path) -> str | None:
+  """What a mark says; None for one that is not there or of no file yet."""
+  if not mark.is_file():
+    return None
+  if mark.suffix == '.crc32c':
+    return mark.read_text(encoding='utf-8')
+  return _read_mark(mark).get('crc32c')
 
 
 def _texts(prepared, sources: Sequence[str]) -> dict[str, tuple]:
@@ -243,8 +258,13 @@ def _is_there(path: pathlib.Path, inputs: str) -> bool:
 
 
 def _is_of(path: pathlib.Path, inputs: str) -> bool:
-  """Whether the vectors that a file has, or is to have, are of these inputs."""
+  """Whether the vectors that a file has, or is to have, are of these inputs.
+
+  Those without a checksum were encoded by a version that kept none.
+  """
   mark = path.with_suffix('.json')
+  if path.exists() and not _checksum(mark):
+    return False
   return mark.is_file() and _read_mark(mark).get('inputs') == inputs
 
 

@@ -53,7 +53,7 @@ def mined_negatives(
 def _find(directory, paths, vectors, prepared, report) -> None:
   """Writes the files that are not there yet."""
   for name, path in paths.items():
-    if path.exists():
+    if path.exists() and checksum_file(path).is_file():
       continue
     queries_XE = vectors.queries[name]
     with locks.held(

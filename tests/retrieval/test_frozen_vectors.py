@@ -1,5 +1,6 @@
 """Vectors on disk: encoded once, and never those of other inputs."""
 
+import json
 import os
 import types
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from gr_jax import locks, verify
+from gr_jax.retrieval import frozen_vectors as frozen_vectors_module
 from gr_jax.retrieval.frozen_vectors import frozen_vectors, share_vectors
 from gr_jax.types import UserError
 
@@ -129,6 +131,33 @@ def test_a_flipped_bit_is_refused_by_name(tmp_path, name):
   assert read(place, 1, 'x') == (ONCE, [name])
   (found,) = verify.check(tmp_path)
   assert (found.kind, len(found.files), found.damaged) == ('vectors', 2, [])
+
+
+def test_vectors_without_a_checksum_are_encoded_anew(tmp_path):
+  place = tmp_path / 'vectors'
+  read(place, 1, 'x')
+  mark = place / 'documents.json'
+  inputs = json.loads(mark.read_text())['inputs']
+  mark.write_text(json.dumps({'inputs': inputs}))
+  assert read(place, 2, 'x') == (TWICE, ['documents'])
+  assert read(place, 1, 'x') == (TWICE, [])
+
+
+def test_a_kill_while_vectors_are_taken_is_no_damage(tmp_path, monkeypatch):
+  """Between the vectors and their mark."""
+  read(tmp_path / 'a', 1, 'x')
+  shared = tmp_path / 'b'
+
+  def killed(path, _):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(frozen_vectors_module, 'write_whole', killed)
+  with pytest.raises(KeyboardInterrupt):
+    share_vectors(shared, [tmp_path / 'a'])
+  monkeypatch.undo()
+  assert [path.name for path in shared.iterdir()] == ['documents.npy']
+  assert frozen_vectors_module.damaged_files(shared) == ({}, [])
+  assert read(shared, 2, 'x')[0] == TWICE
 
 
 def test_a_kill_before_the_vectors_have_their_name(tmp_path, monkeypatch):

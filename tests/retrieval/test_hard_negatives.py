@@ -84,6 +84,10 @@ def test_what_was_found_is_kept_beside_the_vectors(tmp_path):
     tmp_path / f'negatives_labelled.{kind}' for kind in ('crc32c', 'npy')
   ]
   assert sorted(tmp_path.iterdir()) == files
+  # A version that kept no checksums has left such.
+  files[0].unlink()
+  hard_negatives.mined_negatives(tmp_path, vectors, prepared, said.append)
+  assert len(said) == 2 and files[0].is_file()
   damaged = bytearray(files[1].read_bytes())
   damaged[-2] ^= 4
   files[1].write_bytes(damaged)
