@@ -54,20 +54,23 @@ def _parser() -> argparse.ArgumentParser:
     'split other than test',
   )
   parser.add_argument(
-    '--batch', type=int, default=256, help='queries at once (default: 256)'
+    '--batch',
+    type=int,
+    default=256,
+    help='queries at once on a device (default: 256)',
   )
   search.add_search_flags(parser)
   processes.add_flags(parser)
   return parser
 
 
-def _make_controls(names, settings, run_dir, inputs_sha256):
+def _make_controls(names, settings, run_dir, index):
   """Trains and indexes the controls that are not there; returns folders."""
   from gr_jax import run_folder, run_settings
   from gr_jax.evaluation import controls
   from gr_jax.settings import to_json
 
-  folders = {}
+  made_from, folders = index.manifest['inputs_sha256'], {}
   for name in names:
     changed = run_settings.control(settings, name, run_dir)
     # It is searched with the weights of the run: to fit others would be idle.
@@ -82,10 +85,10 @@ def _make_controls(names, settings, run_dir, inputs_sha256):
       run_folder.check_settings(settings, run_dir)
       train.train(changed, folder)
       index_corpus.index_run(folder)
-      controls.check_inputs(folder, inputs_sha256)
+      controls.check_inputs(folder, made_from)
 
     processes.say(f'control {name}: {folder}')
-    controls.ensure(folder, to_json(changed), inputs_sha256, make)
+    controls.ensure(folder, to_json(changed), made_from, make)
     folders[name] = folder
   return folders
 
@@ -211,7 +214,7 @@ def evaluate(
     index_path: another index than the run's.
     control_names: of controls to show, trained when they are missing.
     output: another file than the run's results.json.
-    batch: queries asked at once.
+    batch: queries asked at once on a device.
     command: what results.json names as its origin.
     changes: fields of SearchSettings that differ from what the index saved.
     data_dir: another folder than the run was trained on.
@@ -234,9 +237,9 @@ def evaluate(
   check = judging.check_documents
   processes.first(lambda: check(index, index_path, collection))
   how = dataclasses.replace(saved_search(index), **(changes or {}))
-  made_from = index.manifest['inputs_sha256']
-  folders = _make_controls(control_names, settings, run_dir, made_from)
+  folders = _make_controls(control_names, settings, run_dir, index)
   systems = _systems(index_path, index, folders, collection, how)
+  batch = _at_once(batch, len(asked.queries))
   inputs = _inputs(index_path, folders, collection, asked, how, batch)
 
   # By the process that has the rows.
@@ -248,7 +251,7 @@ def evaluate(
     )  # fmt: skip
     return _told(setting, rows, index, groups, output)
 
-  with judging.keeping_answers(run_dir / 'answers', inputs) as kept:
+  with judging.keeping_answers(run_dir / 'answers', output, inputs) as kept:
     rows = judging.judge(systems, asked, run_dir / 'runs', kept, batch)
     return processes.first(lambda: told(rows))
 
@@ -260,6 +263,14 @@ def _collection(settings, run_dir, data_dir):
 
   folder, bad_records = run_settings.collection_arguments(settings, run_dir)
   return Collection(data_dir or folder, bad_records)
+
+
+def _at_once(batch: int, queries: int) -> int:
+  """Queries of a part: a batch for each device, a part for each process."""
+  import jax
+
+  share = -(-queries // processes.count())
+  return max(batch, min(batch * len(jax.local_devices()), share))
 
 
 def _inputs(index_path, control_folders, collection, asked, how, batch):

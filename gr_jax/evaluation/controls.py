@@ -72,7 +72,7 @@ def ensure(
     Whether `make` was called.
   """
   stamp = _stamp(settings, inputs_sha256)
-  if processes.first(lambda: _is_made(folder, stamp)):
+  if not processes.first(lambda: _begun(folder, stamp)):
     return False
   make(folder)
   finished = {'sha256': stamp, 'finished': True}
@@ -80,15 +80,18 @@ def ensure(
   return True
 
 
-def _is_made(folder: Path, stamp: str) -> bool:
-  """Whether the control is there; what is none goes, and it is begun."""
+def _begun(folder: Path, stamp: str) -> bool:
+  """Begins a control, or goes on with it, unless it is there.
+
+  One of other settings goes.
+  """
   mark = folder / _STAMP
   if mark.is_file():
     found = json.loads(mark.read_text(encoding='utf-8'))
     if found.get('sha256') != stamp:
       shutil.rmtree(folder)
     elif found.get('finished') and (folder / 'index').is_dir():
-      return True
+      return False
   elif folder.exists() and any(folder.iterdir()):
     raise UserError(
       f'{folder} should hold a control made here, it has no {_STAMP}: move '
@@ -96,7 +99,7 @@ def _is_made(folder: Path, stamp: str) -> bool:
     )
   folder.mkdir(parents=True, exist_ok=True)
   _write(mark, {'sha256': stamp, 'finished': False})
-  return False
+  return True
 
 
 def check_inputs(folder: Path, inputs_sha256: Mapping[str, str]) -> None:

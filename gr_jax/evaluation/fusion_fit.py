@@ -7,6 +7,7 @@ what stands above each relevant document instead of sorting.
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 from gr_jax.data.collection import Collection
@@ -18,7 +19,7 @@ from gr_jax.types import NO_DOC
 
 # More queries would only cost time: the weights are two numbers.
 QUERIES = 2000
-# Searched and ranked together, which bounds the memory.
+# Searched and ranked together on a device, which bounds the memory.
 _BATCH = 256
 _GENERATIVE = (0, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
 _RECIPROCAL = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
@@ -162,8 +163,9 @@ def fit(searcher: Searcher, judged: Judged) -> Fit:
 
 
 def _parts(judged: Judged) -> Iterator[Judged]:
-  for start in range(0, len(judged.texts), _BATCH):
-    part = slice(start, start + _BATCH)
+  size = _BATCH * len(jax.local_devices())
+  for start in range(0, len(judged.texts), size):
+    part = slice(start, start + size)
     yield Judged(
       judged.texts[part], judged.relevant[part], judged.counts_B[part]
     )

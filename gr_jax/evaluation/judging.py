@@ -9,6 +9,7 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import jax
 import numpy as np
 
 from gr_jax import locks, processes
@@ -16,7 +17,11 @@ from gr_jax.data.collection import Collection
 from gr_jax.evaluation import metrics, protocol, report, run_files
 from gr_jax.evaluation.shared_answers import ask_in_shards, joined_answers
 from gr_jax.index.index import SNIPPET_LENGTH, Index
+from gr_jax.retrieval.shards import write_whole
 from gr_jax.types import Judgement, Query, UserError
+
+# Of answers: raised where the same inputs have others.
+FORMAT = 1
 
 
 def check_documents(
@@ -156,34 +161,46 @@ def _judge_one(name, document_ids, asked, folder, paths, rows) -> None:
 
 @contextlib.contextmanager
 def keeping_answers(
-  folder: pathlib.Path, inputs: Mapping[str, object]
+  folder: pathlib.Path, output: pathlib.Path, inputs: Mapping[str, object]
 ) -> Iterator[pathlib.Path]:
   """A place for the answers of one evaluation, which a kill leaves.
 
   Args:
     folder: for the places of all evaluations; it goes when it is empty.
-    inputs: all that the answers depend on, JSON data.
+    output: what the evaluation writes, one place for each.
+    inputs: what the answers depend on beside software and devices, JSON data.
 
   Yields:
-    The folder for `judge`; it goes at the end.
+    The folder for `judge`; it goes at the end. What it holds from before is of
+    the same inputs.
 
   Raises:
-    UserError: when another process makes the same evaluation.
+    UserError: when another process makes an evaluation of that output.
   """
-  text = json.dumps([inputs, report.versions()], sort_keys=True)
+  devices = [device.device_kind for device in jax.local_devices()]
+  text = json.dumps([FORMAT, inputs, report.versions(), devices])
   identity = hashlib.sha256(text.encode()).hexdigest()
-  processes.agree(identity, 'index, split or software')
-  kept = folder / identity[:16]
+  processes.agree(identity, 'index, split, software or devices')
+  place = hashlib.sha256(str(output.absolute()).encode()).hexdigest()[:8]
+  kept = folder / f'{output.stem}-{place}'
   lock = locks.held(
-    folder / f'{kept.name}.lock', f'making this evaluation in {folder}',
-    'leave it to that one',
+    folder / f'{kept.name}.lock', f'making the evaluation {output}',
+    'write another --output',
   )  # fmt: skip
+
+  def begin():
+    mark = kept / 'inputs.txt'
+    if not mark.is_file() or mark.read_text(encoding='utf-8') != identity:
+      shutil.rmtree(kept, ignore_errors=True)
+      kept.mkdir(parents=True)
+      write_whole(mark, identity)
 
   def end():
     shutil.rmtree(kept, ignore_errors=True)
 
   with contextlib.ExitStack() as stack:
     processes.first(lambda: stack.enter_context(lock))
+    processes.first(begin)
     yield kept
     processes.first(end)
   with contextlib.suppress(OSError):

@@ -65,15 +65,16 @@ def over_local_devices(
     settings: of a search by one device.
 
   Returns:
-    The settings with as many queries at once on each device, and the mesh. On
-    one device the settings stay and there is no mesh; so do they with planning
-    ahead, which one device does alone.
+    The settings with up to as many queries at once on each device, and the
+    mesh. On one device the settings stay and there is no mesh; so do they with
+    planning ahead, which one device does alone.
   """
   devices = np.array(jax.local_devices())
   if len(devices) == 1 or settings.planning:
     return settings, None
-  sizes = tuple(size * len(devices) for size in settings.batch_sizes)
-  settings = dataclasses.replace(settings, batch_sizes=sizes)
+  # The sizes of one device as well: a few queries fill no larger batch.
+  sizes = {s * n for s in settings.batch_sizes for n in (1, len(devices))}
+  settings = dataclasses.replace(settings, batch_sizes=tuple(sorted(sizes)))
   return settings, Mesh(devices[:, None], (QUERIES, PARTS))
 
 

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import types
+from unittest import mock
 
 import jax
 import pytest
@@ -98,6 +99,8 @@ def test_the_table_and_its_files(run_dir, capsys):
 
 
 def test_a_killed_evaluation_goes_on(run_dir, monkeypatch):
+  one_device = jax.local_devices()[:1]
+  monkeypatch.setattr(jax, 'local_devices', lambda: one_device)
   asked = []
   answered = protocol.answered
 
@@ -116,11 +119,38 @@ def test_a_killed_evaluation_goes_on(run_dir, monkeypatch):
   asked[:] = [[]] * 7
   found = evaluate.evaluate(run_dir, batch=8)
   assert asked[7:] == before[2:4] + before[:4]
+  # Answers of another search are not gone on with, and do not stay.
+  asked.clear()
+  with pytest.raises(KeyboardInterrupt):
+    evaluate.evaluate(run_dir, batch=8, changes={'beams': 3})
+  asked[:] = [[]] * 7
+  assert evaluate.evaluate(run_dir, batch=8) == found | {
+    'systems': [mock.ANY] * 3
+  }
+  assert asked[7:] == before[:4] * 3
   assert [row['name'] for row in found['systems']] == [
     'BM25', 'exact dense', 'gr_jax',
   ]  # fmt: skip
   assert found['systems'][0]['R@10'] > 0.7
   assert not (run_dir / 'answers').exists()
+
+
+def test_one_evaluation_at_a_time_writes_a_file(tmp_path):
+  from gr_jax.evaluation.judging import keeping_answers
+
+  output, inputs = tmp_path / 'results.json', {'batch': 8}
+  with keeping_answers(tmp_path / 'answers', output, inputs) as kept:
+    (kept / 'bm25').write_text('answered')
+    with (
+      pytest.raises(UserError, match='another process is making the evaluat'),
+      keeping_answers(tmp_path / 'answers', output, inputs),
+    ):
+      pass
+    other = tmp_path / 'other' / 'results.json'
+    with keeping_answers(tmp_path / 'answers', other, inputs) as beside:
+      assert not list(beside.glob('bm25'))
+    assert (kept / 'bm25').is_file()
+  assert not (tmp_path / 'answers').exists()
 
 
 @pytest.mark.mesh

@@ -254,3 +254,13 @@ def test_other_meshes_are_refused():
   devices = np.array(jax.devices())
   with pytest.raises(UserError, match="should have the axes 'data' and 'mod"):
     searcher_over(index_of(20), Mesh(devices, ('data',)))
+
+
+def test_few_queries_fill_no_batch_of_all_devices(monkeypatch):
+  settings = SearchSettings(batch_sizes=(1, 64))
+  spread, mesh = sharded.over_local_devices(settings)
+  assert mesh.shape == {'data': 8, 'model': 1}
+  assert sharded.divided_sizes(spread.batch_sizes, mesh) == (8, 64, 512)
+  one = jax.local_devices()[:1]
+  monkeypatch.setattr(jax, 'local_devices', lambda: one)
+  assert sharded.over_local_devices(settings) == (settings, None)
