@@ -174,7 +174,9 @@ class Texts:
     """[X, D] unit vectors of some documents, by this process."""
     if self.frozen is not None:
       pooled_XE = self.frozen.documents[places]
-      return project_vectors(self._model, params, pooled_XE)
+      projected_XD = project_vectors(self._model, params, pooled_XE)
+      show(len(places), 1.0)
+      return projected_XD
     return encode_rows(
       functools.partial(encode_program, self._model, params),
       self.prepared.document_tokens(places),

@@ -27,7 +27,7 @@ def is_sane(
     text: of it.
     settings: what does.
     scripts: beginnings of the names of its letters, from `document_scripts`;
-      the script of the settings when None.
+      that of the settings and marks when None, for what is no DOCUMENT.
   """
   found = words(text)
   if not settings.words_min <= len(found) <= settings.words_max:
@@ -40,8 +40,8 @@ def is_sane(
     runs = ngrams(found, settings.repeated)
     if len(set(runs)) < len(runs):
       return False
-  names = (settings.script,) if scripts is None else tuple(scripts)
-  own = sum(unicodedata.name(c, '').startswith(names) for c in letters)
+  names = scripts or (settings.script, *_MARKS)
+  own = sum(unicodedata.name(c, '').startswith(tuple(names)) for c in letters)
   return own >= settings.script_share * len(letters)
 
 

@@ -36,7 +36,7 @@ def found_by_identifiers(
     is not found.
   """
   codes_NL = np.asarray(params['identifiers']['table'])
-  known_N = np.flatnonzero((codes_NL >= 0).all(axis=1))
+  known_N = np.flatnonzero((codes_NL >= 0).all(axis=1)).astype(np.int32)
   trie = build_trie(codes_NL[known_N], model.config.code_sizes)
   tables, parts = trie.tables(), []
   for start in range(0, len(pooled_QE), _BATCH):

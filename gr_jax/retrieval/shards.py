@@ -142,7 +142,7 @@ def join(
   """Writes a file of all N rows, which appears whole; needs little memory.
 
   Args:
-    paths: of the shards in order, from `encode_shards`.
+    paths: of the shards in order, from `make_shards`.
     count: N.
     output: the file; the folder of the shards goes.
     describe: called with the whole file before it has its name.

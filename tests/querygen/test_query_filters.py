@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -80,6 +81,9 @@ def test_sanity_of_a_script():
   assert is_sane('who is the king', asked)
   assert not is_sane('кто король франции', asked)
   assert is_sane('кто король франции', SanitySettings(script='CYRILLIC'))
+  # The marks of letters that are written in parts belong to any script.
+  for form in ('NFC', 'NFD'):
+    assert is_sane(unicodedata.normalize(form, 'ở đâu có phở'), asked)
 
 
 QUERIES_OF_SCRIPTS = [
