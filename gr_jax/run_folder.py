@@ -79,6 +79,9 @@ def check_settings(settings, run_dir: pathlib.Path) -> None:
 def _binding(settings) -> dict:
   """The settings that a run's checkpoints bind, as JSON data."""
   bound = to_json(settings)
+  if bound.get('lists', {}).get('refresh_every'):
+    # What is trained on is found so.
+    bound['renormalised'] = bound['search']['renormalised']
   for name in _FREE:
     # A model of texts is not searched.
     bound.pop(name, None)

@@ -73,7 +73,7 @@ def stages(model, settings, texts, optimizers):
     optimizers: from training.stages.stage_optimizers.
 
   Returns:
-    {'dense' | 'codes' | 'settled': (begin, step_fn)}.
+    {'dense' | 'codes' | 'settled': (begins, begin, step_fn)}.
   """
   made = training_stages.stages(model, settings, texts, optimizers)
   if not settings.lists.refresh_every:
@@ -86,7 +86,12 @@ def stages(model, settings, texts, optimizers):
   lists = RefreshedLists(
     settings, model, texts.prepared, texts.frozen, texts.run_dir / RANKINGS
   )
+  every = range(0, settings.training.steps, settings.lists.refresh_every)
   return {
-    name: (begin, functools.partial(lists.step, step_fn))
-    for name, (begin, step_fn) in made.items()
+    name: (
+      {*begins, *every},
+      functools.partial(lists.begin, begins, begin),
+      functools.partial(lists.step, step_fn),
+    )
+    for name, (begins, begin, step_fn) in made.items()
   }

@@ -58,10 +58,11 @@ class RunSettings:
     seed: of parameters, order, noise and dropout.
     preparation: from texts to examples; its data_dir is set from this one's.
     loader: from examples to batches.
-    lists: rankings of a teacher that are trained on besides.
+    lists: rankings that are trained on besides, a teacher's or of what the run
+      finds.
     model: sizes and kinds.
     objective: weights of the criteria.
-    teaching: how the rankings of a teacher are followed.
+    teaching: how rankings are followed.
     training: how long, and how.
     mesh: how devices are arranged.
     search: how the index is searched.

@@ -103,7 +103,7 @@ def _train(run, settings, run_dir, prepared, mesh):
     stage = ReportingStep(step, text_step.STAGE, processes.say)
     loop.train_loop(
       state=state,
-      stages=shares.together({text_step.STAGE: (None, stage)}),
+      stages=shares.together({text_step.STAGE: ((), None, stage)}),
       batches=batches,
       put=shares.putter(mesh, size),
       settings=training,

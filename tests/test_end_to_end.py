@@ -212,10 +212,10 @@ def test_a_run_that_ranks_anew_resumes_bit_for_bit(tmp_path):
   run = dataclasses.replace(distilled, cache_dir=str(base_dir))
   whole, again = tmp_path / 'whole', tmp_path / 'again'
   train.train(run, whole)
-  names = ('step_00000020', 'step_00000016', 'logs')
+  names = ('step_00000020', 'refresh_00000016', 'logs')
   shutil.copytree(whole, again, ignore=shutil.ignore_patterns(*names))
   assert sorted(p.name for p in (again / 'rankings').iterdir()) == [
-    'step_00000008'
+    'refresh_00000008'
   ]
   train.train(run, again)
   expected, found = (
@@ -224,7 +224,7 @@ def test_a_run_that_ranks_anew_resumes_bit_for_bit(tmp_path):
   )
   for name, array in expected.items():
     np.testing.assert_array_equal(found[name], array, err_msg=name)
-  last = 'rankings/step_00000016/00000.jsonl'
+  last = 'rankings/refresh_00000016/00000.jsonl'
   assert (whole / last).read_bytes() == (again / last).read_bytes()
   before = flat(Checkpoints(base_dir / 'checkpoints').restore_params(12))
   assert not np.array_equal(

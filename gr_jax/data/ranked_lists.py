@@ -32,11 +32,13 @@ class ListSettings:
       lists (DGR keeps those with more than 15).
     depth: documents of a ranking that are read.
     refresh_every: steps between rankings of what the run itself finds by then,
-      half of `depth` by its identifiers and half by its dense vectors, in the
-      order of the dense scores; with a path, in the order of its scores, as
-      far as it has them. 0 for none.
-    refresh_queries: how many queries, drawn at random, are ranked each time,
-      the others staying as they are; 0 for all.
+      half of `depth` by its identifiers, with as many beams, and half by its
+      dense vectors, in the order of the dense scores. With a path, of the
+      queries that are ranked there, in the order there; all that is ranked
+      there for a query of which it has less than `least` of what was found. 0
+      for none.
+    refresh_queries: how many of these queries, drawn at random, are ranked each
+      time, the others staying as they are; 0 for all.
   """
 
   path: str = ''
@@ -62,6 +64,12 @@ class ListSettings:
       raise UserError(
         f'ListSettings.depth is {self.depth}, which must hold `least` '
         f'({self.least}) and `size` - 1 ({self.size - 1}) documents'
+      )
+    if self.refresh_every and self.least >= self.depth // 2:
+      raise UserError(
+        f'ListSettings.depth is {self.depth}: with refresh_every half of it '
+        f'must be more than `least` ({self.least}), since identifiers and '
+        'vectors may find the same documents'
       )
     if self.refresh_queries and not self.refresh_every:
       raise UserError(
@@ -117,7 +125,8 @@ def join_rankings(prepared, rankings, settings: ListSettings, names):
       f'{settings.path or "what the run finds"}: no training query has '
       f'{settings.least} ranked '
       'documents beside its own: rank the queries of the train split to a '
-      'greater depth, or lower ListSettings.least'
+      'greater depth (ListSettings.depth of what a run finds), or lower '
+      'ListSettings.least'
     )
   return found, counts
 

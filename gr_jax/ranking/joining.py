@@ -57,7 +57,7 @@ def checked_rankings(
     prepared: of the collection.
   """
   rankings = {ranking.query_id: ranking for ranking in read_rankings(path)}
-  with_texts = any(ranking.query for ranking in rankings.values())
+  with_texts = all(ranking.query for ranking in rankings.values())
   _check_origin(path, origin(path), prepared, with_texts)
   known = set(prepared.document_ids)
   unknown = sum(
@@ -82,9 +82,9 @@ def _check_origin(path, said: Mapping[str, Any], prepared, with_texts) -> None:
       f'prepared from {mine[:12]}: rank for this one'
     )
   # Texts say more: other settings may well make the same queries.
-  if with_texts or 'examples' not in said:
+  if with_texts or not {'examples', 'sources'} <= said.keys():
     return
-  examples = _examples(prepared, said.get('sources', ()))
+  examples = _examples(prepared, said['sources'])
   if examples not in (None, said['examples']):
     raise UserError(
       f'{path} ranks for the examples {said["examples"][:12]}, those of '

@@ -1,17 +1,18 @@
 """Lists of what a run itself finds, ranked anew every few steps.
 
   RUN/rankings/
-    step_00000400/   what gr_jax.ranking.teacher_files reads
+    refresh_00000400/   what gr_jax.ranking.teacher_files reads
 
 The lists of a step depend on the parameters at the refresh before it, which a
 checkpoint in between does not have: rankings are kept as long as a checkpoint
 goes on with them.
 """
 
+import dataclasses
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +22,7 @@ from gr_jax import processes
 from gr_jax.data.loader_checks import used_rates
 from gr_jax.data.prepared import PreparedData
 from gr_jax.data.ranked_lists import DrawnLists
+from gr_jax.progress import Pace
 from gr_jax.ranking.joining import checked_rankings, lists_told
 from gr_jax.ranking.teacher_files import (
   TeacherRanking,
@@ -29,15 +31,17 @@ from gr_jax.ranking.teacher_files import (
   write_manifest,
 )
 from gr_jax.ranking.teachers import candidate_rows, ranked
-from gr_jax.retrieval.encoding import project_vectors
+from gr_jax.ranking.teaching import save_shard
+from gr_jax.retrieval.encoding import moved_vectors, project_vectors
 from gr_jax.retrieval.exact import exact_top_k
 from gr_jax.retrieval.from_vectors import found_by_identifiers
+from gr_jax.training.checkpoints import STEP
 from gr_jax.training.mesh import put_batch
 from gr_jax.types import UserError
 
 # Queries that are ranked together.
 _BATCH = 1024
-_STEP = re.compile(r'step_(\d{8})')
+_REFRESH = re.compile(r'refresh_(\d{8,})')
 
 
 class _Query(NamedTuple):
@@ -81,6 +85,21 @@ class RefreshedLists:
     self._rankings: dict[str, TeacherRanking] = {}
     self._drawn: DrawnLists | None = None
 
+  def begin(self, begins: Container[int], begin: Callable, state: Any) -> Any:
+    """The state before a step that a stage begins at, or that is ranked before.
+
+    Args:
+      begins: steps before which the stage begins.
+      begin: state -> state, of the stage.
+      state: training.state.TrainState.
+    """
+    step = int(state.step)
+    if step in begins:
+      state = begin(state)
+    if step % self._lists.refresh_every == 0:
+      self._refresh(step, state.all_params())
+    return state
+
   def step(
     self, step_fn: Callable, state: Any, batch: Mapping[str, jax.Array]
   ) -> tuple[Any, dict]:
@@ -92,10 +111,7 @@ class RefreshedLists:
       batch: on the devices.
     """
     if self._at is None:
-      self._at = int(state.step)
-      self._rankings = self._before(self._at)
-    if self._at % self._lists.refresh_every == 0:
-      self._refresh(self._at, state.all_params())
+      self._go_on(int(state.step))
     if self._drawn is None:
       self._drawn = self._joined()
     seed = [self._settings.seed, *b'lists', self._at]
@@ -125,19 +141,29 @@ class RefreshedLists:
       self._frozen.documents if weight else None,
     )
 
+  def _go_on(self, step: int) -> None:
+    """With the rankings that the run had when it came to a step."""
+    self._at, self._rankings = step, self._before(step)
+
   def _refresh(self, step: int, params: Any) -> None:
     """Ranks what the run finds by now."""
+    if self._at is None:
+      self._go_on(step)
     chosen = self._queries
     if 0 < self._lists.refresh_queries < len(chosen):
       rng = np.random.default_rng([self._settings.seed, *b'queries', step])
       places = rng.choice(len(chosen), self._lists.refresh_queries, False)
       chosen = [chosen[place] for place in np.sort(places)]
     documents_ND = project_vectors(self._model, params, self._frozen.documents)
-    for start in range(0, len(chosen), _BATCH):
-      for ranking in self._ranked(
-        params, documents_ND, chosen[start : start + _BATCH]
-      ):
-        self._rankings[ranking.query_id] = ranking
+    if self._model.config.ranks_moved:
+      documents_ND = moved_vectors(self._model, params, documents_ND)
+    with Pace(len(chosen), 'ranking') as pace:
+      for start in range(0, len(chosen), _BATCH):
+        part = chosen[start : start + _BATCH]
+        for ranking in self._ranked(params, documents_ND, part):
+          self._rankings[ranking.query_id] = ranking
+        done = start + len(part)
+        pace.show(done, done / len(chosen))
     processes.say(f'step {step}: ranked what {len(chosen):,} queries find')
     self._drawn = None
     self._keep(step)
@@ -173,7 +199,9 @@ class RefreshedLists:
     if len(kept) < self._lists.least + answers:
       return given
     names = tuple(given.document_ids[place] for place in kept)
-    return TeacherRanking(found.query_id, names, given.scores[kept])
+    return dataclasses.replace(
+      given, document_ids=names, scores=given.scores[kept]
+    )
 
   def _before(self, step: int) -> dict[str, TeacherRanking]:
     """The rankings that the run had when it came to a step."""
@@ -193,14 +221,15 @@ class RefreshedLists:
   def _keep(self, step: int) -> None:
     """Writes the rankings; of others stay those of a checkpoint."""
     path, every = self._place(step), self._lists.refresh_every
-    shutil.rmtree(path, ignore_errors=True)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     shard = path / '00000.jsonl'
-    lines = map(ranking_line, self._rankings.values())
-    shard.write_text(''.join(lines), encoding='utf-8')
-    write_manifest(path, {'step': step}, [shard])
+    save_shard(shard, ''.join(map(ranking_line, self._rankings.values())))
+    collection = self._prepared.manifest['collection_sha256']
+    write_manifest(path, {'collection': collection, 'step': step}, [shard])
     kept = {_last_before(s, every) for s in _steps(self._checkpoints) if s}
-    for other in _steps(self._folder) - kept - {step}:
+    # SIGTERM by now saves this step, from which it is ranked once more.
+    kept |= {step, _last_before(step, every)}
+    for other in _steps(self._folder, _REFRESH) - kept:
       shutil.rmtree(self._place(other))
 
   @property
@@ -208,7 +237,7 @@ class RefreshedLists:
     return self._folder.with_name('checkpoints')
 
   def _place(self, step: int) -> pathlib.Path:
-    return self._folder / f'step_{step:08d}'
+    return self._folder / f'refresh_{step:08d}'
 
 
 def _last_before(step: int, every: int) -> int:
@@ -216,11 +245,11 @@ def _last_before(step: int, every: int) -> int:
   return (step - 1) // every * every
 
 
-def _steps(folder: pathlib.Path) -> set[int]:
+def _steps(folder: pathlib.Path, names: re.Pattern = STEP) -> set[int]:
   """The steps of which a folder holds something."""
   if not folder.is_dir():
     return set()
-  found = map(_STEP.fullmatch, (path.name for path in folder.iterdir()))
+  found = map(names.fullmatch, (path.name for path in folder.iterdir()))
   return {int(match[1]) for match in found if match}
 
 

@@ -60,7 +60,7 @@ def write_rankings(
   with Pace(max(sum(sizes), 1), 'ranking') as pace, processes.local_devices():
     for number, size in zip(mine, sizes, strict=True):
       places = range(starts[number], starts[number] + size)
-      _save(paths[number], _lines(asked, teacher, sources, depth, places))
+      save_shard(paths[number], _lines(asked, teacher, sources, depth, places))
       done += size
       pace.show(done, done / sum(sizes))
   processes.meet()
@@ -101,7 +101,7 @@ def _lines(asked, teacher, sources, depth, places) -> str:
   return ''.join(lines)
 
 
-def _save(path: pathlib.Path, text: str) -> None:
+def save_shard(path: pathlib.Path, text: str) -> None:
   """Writes a shard and its mark; it appears whole."""
   partial = path.with_name(f'{path.name}.partial')
   with partial.open('w', encoding='utf-8') as file:

@@ -36,7 +36,7 @@ from gr_jax.training.manifests import (
 )
 from gr_jax.types import UserError
 
-_STEP = re.compile(r'step_(\d{8,})')
+STEP = re.compile(r'step_(\d{8,})')
 _MANIFEST = 'manifest.json'
 _STATE = 'state'
 _DATA = 'data'
@@ -94,7 +94,7 @@ class Checkpoints:
     return sorted(
       int(match[1])
       for path in self.directory.iterdir()
-      if (match := _STEP.fullmatch(path.name)) and (path / _MANIFEST).exists()
+      if (match := STEP.fullmatch(path.name)) and (path / _MANIFEST).exists()
     )
 
   def latest(self) -> int | None:
@@ -299,7 +299,7 @@ class Checkpoints:
       return
     good = {self._folder(step) for step in self.steps()}
     for path in self.directory.iterdir():
-      if _STEP.fullmatch(path.name) and path not in good:
+      if STEP.fullmatch(path.name) and path not in good:
         shutil.rmtree(path)
     self._cleared = True
 

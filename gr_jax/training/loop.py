@@ -21,9 +21,9 @@ def train_loop(
 
   Args:
     state: training.state.TrainState.
-    stages: {'dense' | 'codes' | 'settled': (begin, step_fn)}, state -> state
-      before the stage's first step and that of each of its rounds, and from
-      training.step.make_step.
+    stages: {'dense' | 'codes' | 'settled': (begins, begin, step_fn)}: steps
+      before which `begin` is called, as the stage's first and that of each of
+      its rounds; state -> state; and from training.step.make_step.
     batches: iterator of batches with get_state, already at the state's step.
     put: function from a numpy batch to device arrays.
     settings: training.state.TrainingSettings.
@@ -38,8 +38,8 @@ def train_loop(
   for step in range(int(state.step), settings.steps):
     stop.check()
     stage = settings.stage(step)
-    begin, step_fn = stages[stage]
-    if step in settings.beginnings:
+    begins, begin, step_fn = stages[stage]
+    if step in begins:
       with stop.at_once(save, step, state, batches.get_state()):
         state = begin(state)
     batch = next(batches)

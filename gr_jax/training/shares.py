@@ -121,13 +121,13 @@ def together(stages: Mapping[str, tuple]) -> dict[str, tuple]:
   """Stages that processes begin alike, and whose programs they start at once.
 
   Args:
-    stages: {'name': (begin, step_fn)}, see loop.train_loop.
+    stages: {'name': (begins, begin, step_fn)}, see loop.train_loop.
   """
   if not processes.several():
     return dict(stages)
   return {
-    name: (_begun_alike(begin), _started_at_once(step_fn))
-    for name, (begin, step_fn) in stages.items()
+    name: (begins, _begun_alike(begin), _started_at_once(step_fn))
+    for name, (begins, begin, step_fn) in stages.items()
   }
 
 

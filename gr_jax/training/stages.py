@@ -33,7 +33,8 @@ def stages(model, settings, texts, optimizers):
     optimizers: from `stage_optimizers`.
 
   Returns:
-    {'dense' | 'codes' | 'settled': (begin, step_fn)}.
+    {'dense' | 'codes' | 'settled': (begins, begin, step_fn)}, see
+    loop.train_loop.
   """
   if settings.training.encoder_chunks > 1:
     model = caching(model, settings.training.encoder_chunks)
@@ -53,6 +54,7 @@ def stages(model, settings, texts, optimizers):
 
   return {
     name: (
+      settings.training.beginnings,
       functools.partial(begin_stage, name, settings, texts, optimizer),
       ReportingStep(step(name, optimizer), name, processes.say),
     )

@@ -208,7 +208,7 @@ def test_what_a_run_does_not_have(run, more, message):
     rank_with_teacher.main(of_run(run, *more))
 
 
-@pytest.mark.parametrize('name', ['_save', 'mark_done', 'write_manifest'])
+@pytest.mark.parametrize('name', ['save_shard', 'mark_done', 'write_manifest'])
 def test_it_goes_on_after_any_interruption(data, tmp_path, monkeypatch, name):
   """Before and after each write of a shard and of its mark."""
   rank_with_teacher.main(flags(data, tmp_path / 'whole'))

@@ -1,6 +1,8 @@
 """A run's own lists: what it finds, in its order, the same after a stop."""
 
+import dataclasses
 import functools
+import shutil
 import types
 
 import jax
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gr_jax import run_lists
 from gr_jax.data.loader import LoaderSettings
 from gr_jax.data.ranked_lists import ListSettings
 from gr_jax.indexers.residual import ResidualConfig
@@ -18,8 +21,12 @@ from gr_jax.models.retriever import Retriever, RetrieverConfig
 from gr_jax.models.t5 import T5Config
 from gr_jax.objectives.distillation import DistillationSettings
 from gr_jax.ranking.refreshing import RefreshedLists
-from gr_jax.ranking.teacher_files import TeacherRanking, ranking_line
-from gr_jax.retrieval.encoding import project_vectors
+from gr_jax.ranking.teacher_files import (
+  TeacherRanking,
+  damaged_files,
+  ranking_line,
+)
+from gr_jax.retrieval.encoding import moved_vectors, project_vectors
 from gr_jax.retrieval.from_vectors import found_by_identifiers
 from gr_jax.retrieval.frozen_vectors import FrozenVectors
 from gr_jax.retrieval.search_settings import SearchSettings
@@ -47,7 +54,11 @@ class Source:
 
   def examples(self, rows):
     return [
-      types.SimpleNamespace(query_id=IDS[row], document_index=int(ANSWERS[row]))
+      types.SimpleNamespace(
+        query_id=IDS[row],
+        document_index=int(ANSWERS[row]),
+        query_tokens=np.array([len('the query')]),
+      )
       for row in rows
     ]
 
@@ -56,6 +67,10 @@ PREPARED = types.SimpleNamespace(
   document_ids=[f'd{number}' for number in range(DOCUMENTS)],
   sources={'labelled': Source()},
   manifest={'collection_sha256': 'a'},
+  query_length=4,
+  vocabulary=lambda: types.SimpleNamespace(
+    encode=lambda text, length: [len(text)], decode=lambda tokens: 'the query'
+  ),
 )
 
 
@@ -131,7 +146,7 @@ def test_identifiers_find_documents_in_the_order_of_their_scores(opened):
 
 
 def made(opened, folder, path='', **changes):
-  """RefreshedLists, and what calls its steps with parameters of their own."""
+  """RefreshedLists, called as the loop does with parameters of each step."""
   model, params = opened
   settings = types.SimpleNamespace(
     seed=0,
@@ -141,6 +156,7 @@ def made(opened, folder, path='', **changes):
     teaching=DistillationSettings(),
   )
   lists = RefreshedLists(settings, model, PREPARED, FROZEN, folder / 'rankings')
+  every = range(0, 100, settings.lists.refresh_every)
 
   def step(number):
     examples = np.random.default_rng(number).integers(0, QUERIES, 8)
@@ -153,10 +169,29 @@ def made(opened, folder, path='', **changes):
       step=number, all_params=lambda: params(number)
     )
     with active(make_mesh(MeshSettings(data=1), jax.devices()[:1])):
+      if number in every:
+        state = lists.begin((), None, state)
       _, given = lists.step(lambda *given: given, state, batch)
     return jax.device_get(given)
 
   return step
+
+
+def write_rankings(path, rankings, text=''):
+  """{query id: rows of documents, the best first} as a teacher's."""
+  path.write_text(
+    ''.join(
+      ranking_line(
+        TeacherRanking(
+          name,
+          tuple(f'd{document}' for document in documents),
+          np.arange(0, -len(documents), -1, dtype=np.float32),
+          text,
+        )
+      )
+      for name, documents in rankings.items()
+    )
+  )
 
 
 def dense(opened, seed):
@@ -190,9 +225,22 @@ def test_lists_are_what_it_finds_in_the_order_of_its_vectors(opened, tmp_path):
   assert by_vectors == {True}
 
 
+@pytest.mark.parametrize('taught', [False, True])
 @pytest.mark.parametrize('sampled', [0, 5])
-def test_it_goes_on_with_the_lists_that_it_had(opened, tmp_path, sampled):
-  step = made(opened, tmp_path, refresh_queries=sampled)
+def test_it_goes_on_with_the_lists_that_it_had(
+  opened, tmp_path, sampled, taught
+):
+  path = ''
+  if taught:
+    path = tmp_path / 'r.jsonl'
+    orders = np.random.default_rng(2).permuted(
+      np.tile(np.arange(DOCUMENTS), (QUERIES - 1, 1)), axis=1
+    )
+    write_rankings(path, {f'q{n}': order for n, order in enumerate(orders)})
+  again_with = functools.partial(
+    made, opened, tmp_path, str(path), refresh_queries=sampled
+  )
+  step = again_with()
   checkpoints = tmp_path / 'checkpoints'
   whole = {}
   for number in range(14):
@@ -201,11 +249,14 @@ def test_it_goes_on_with_the_lists_that_it_had(opened, tmp_path, sampled):
       (checkpoints / f'step_{number:08d}').mkdir(parents=True)
     whole[number] = step(number)
   kept = sorted(path.name for path in (tmp_path / 'rankings').iterdir())
-  assert kept == ['step_00000004', 'step_00000012']
-  with pytest.raises(UserError, match='step_00000008 should hold the rankings'):
-    made(opened, tmp_path)(11)
+  assert kept == [f'refresh_{number:08d}' for number in (4, 8, 12)]
+  files, damaged = damaged_files(tmp_path / 'rankings' / kept[0])
+  assert files and not damaged
+  shutil.rmtree(tmp_path / 'rankings' / kept[1])
+  with pytest.raises(UserError, match=f'{kept[1]} should hold the rankings'):
+    again_with()(11)
   for number in (6, 8):
-    again = made(opened, tmp_path, refresh_queries=sampled)
+    again = again_with()
     for later in range(number, number + 3):
       jax.tree.map(np.testing.assert_array_equal, again(later), whole[later])
 
@@ -216,18 +267,7 @@ def test_a_teacher_orders_what_was_found(opened, tmp_path):
   whole = np.random.default_rng(1).permutation(DOCUMENTS)
   rankings = {'q0': whole, 'q1': places[1, -6:]}
   path = tmp_path / 'r.jsonl'
-  path.write_text(
-    ''.join(
-      ranking_line(
-        TeacherRanking(
-          name,
-          tuple(f'd{document}' for document in documents),
-          np.arange(0, -len(documents), -1, dtype=np.float32),
-        )
-      )
-      for name, documents in rankings.items()
-    )
-  )
+  write_rankings(path, rankings)
   step = made(opened, tmp_path, str(path), size=12, depth=12)
   seen = {}
   for number in range(4):
@@ -247,3 +287,48 @@ def test_a_teacher_orders_what_was_found(opened, tmp_path):
       # Half of the depth, and more that identifiers find.
       assert set(places[0, :6]) - {own} <= set(others) < set(order)
   assert {0, 1} < seen.keys()
+
+
+def test_other_texts_of_the_same_ids_are_refused(opened, tmp_path):
+  """Also where they are cut down to what was found."""
+  path = tmp_path / 'r.jsonl'
+  write_rankings(path, {'q0': range(DOCUMENTS)}, text='the query')
+  made(opened, tmp_path, str(path))(0)
+  write_rankings(path, {'q0': range(DOCUMENTS)}, text='quite another text')
+  with pytest.raises(UserError, match="'quite another text' as 'q0', which is"):
+    made(opened, tmp_path, str(path))(0)
+
+
+def test_half_of_the_depth_must_hold_a_list():
+  with pytest.raises(UserError, match='half of it must be more than `least`'):
+    ListSettings(depth=20, refresh_every=4)
+  ListSettings(depth=20, least=9, refresh_every=4)
+
+
+def test_documents_stand_where_the_index_ranks_them(opened, tmp_path):
+  """Near their queries, with ranks_moved."""
+  model, params = opened
+  config = dataclasses.replace(model.config, ranks_moved=True, query_share=0.5)
+  moved = model.clone(config=config)
+  means = np.random.default_rng(5).normal(size=(DOCUMENTS, WIDTH))
+  table = {'table': jnp.asarray(means, jnp.float16)}
+  given = params(0) | {'query_means': table}
+  step = made((moved, lambda seed: given), tmp_path)
+  batch = step(0)
+  queries_QD = project_vectors(moved, given, FROZEN.queries['labelled'])
+  documents_ND = moved_vectors(
+    moved, given, project_vectors(moved, given, FROZEN.documents)
+  )
+  scores_QN = queries_QD @ documents_ND.T
+  for example, (index_M,), (scores_M,) in zip(
+    batch['example'], batch['list_index'], batch['list_scores'], strict=True
+  ):
+    np.testing.assert_allclose(scores_M, scores_QN[example][index_M], 1e-4)
+
+
+def test_several_processes_are_refused(monkeypatch):
+  settings = types.SimpleNamespace(lists=LISTS)
+  monkeypatch.setattr('gr_jax.processes.several', lambda: True)
+  monkeypatch.setattr(run_lists.training_stages, 'stages', lambda *_: {})
+  with pytest.raises(UserError, match='refresh_every is of one process'):
+    run_lists.stages(None, settings, None, None)

@@ -78,7 +78,7 @@ def run(
       order.append(f'begin {name}')
       return state
 
-    return begin_fn or begin, step_fn or step(name)
+    return settings.beginnings, begin_fn or begin, step_fn or step(name)
 
   state = TrainState(
     step=jnp.int32(first),

@@ -75,7 +75,7 @@ def test_the_last_stage_moves_codewords_and_leaves_identifiers():
   state, optimizer = start(settings=training)
   state = begun(MODEL, state, optimizer)
   before = jax.tree.map(np.asarray, (state.params, state.frozen))
-  _, step = stages(
+  *_, step = stages(
     MODEL, settings, None, dict.fromkeys(('codes', 'settled'), optimizer)
   )['settled']
   for _ in range(2):
