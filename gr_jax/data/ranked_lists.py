@@ -32,13 +32,13 @@ class ListSettings:
       lists (DGR keeps those with more than 15).
     depth: documents of a ranking that are read.
     refresh_every: steps between rankings of what the run itself finds by then,
-      half of `depth` by its identifiers, with as many beams, and half by its
-      dense vectors, in the order of the dense scores. With a path, of the
-      queries that are ranked there, in the order there; all that is ranked
-      there for a query of which it has less than `least` of what was found. 0
-      for none.
+      half of `depth` by its identifiers and half by its dense vectors, in the
+      order of the dense scores. With a path, of the queries that are ranked
+      there, in the order there; all that is ranked there for a query of which
+      it has less than `least` of what was found. 0 for none.
     refresh_queries: how many of these queries, drawn at random, are ranked each
       time, the others staying as they are; 0 for all.
+    refresh_beams: identifiers kept while decoding, as SearchSettings.beams.
   """
 
   path: str = ''
@@ -49,6 +49,7 @@ class ListSettings:
   depth: int = 100
   refresh_every: int = 0
   refresh_queries: int = 0
+  refresh_beams: int = 100
 
   @property
   def given(self) -> bool:
@@ -56,7 +57,8 @@ class ListSettings:
     return bool(self.path or self.refresh_every)
 
   def __post_init__(self):
-    least = dict.fromkeys(('lists', 'least', 'depth'), (1, math.inf))
+    at_least_one = ('lists', 'least', 'depth', 'refresh_beams')
+    least = dict.fromkeys(at_least_one, (1, math.inf))
     refresh = ('refresh_every', 'refresh_queries')
     check_range(self, dict.fromkeys(refresh, (0, math.inf)))
     check_range(self, least | {'size': (2, math.inf), 'top': (0, self.size)})

@@ -176,7 +176,12 @@ class RefreshedLists:
     half = max(min(self._lists.depth, len(documents_ND)) // 2, 1)
     by_vectors_QC, _ = exact_top_k(queries_QD, documents_ND, half)
     by_identifiers_QC = found_by_identifiers(
-      self._model, params, pooled_QE, half, self._settings.search.renormalised
+      self._model,
+      params,
+      pooled_QE,
+      half,
+      self._lists.refresh_beams,
+      self._settings.search.renormalised,
     )
     rankings = []
     for query, query_D, *found in zip(

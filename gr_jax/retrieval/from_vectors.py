@@ -20,6 +20,7 @@ def found_by_identifiers(
   params: Any,
   pooled_QE: np.ndarray,
   count: int,
+  beams: int,
   renormalised: bool,
 ) -> np.ndarray:
   """The documents whose identifiers score best, those of a bucket in order.
@@ -28,7 +29,8 @@ def found_by_identifiers(
     model: Retriever whose decoder attends to no tokens.
     params: of the model, with the identifiers of all documents.
     pooled_QE: what the encoder pooled of each query.
-    count: places of a ranking, and beams of a query.
+    count: places of a ranking.
+    beams: identifiers kept while decoding, at least `count`.
     renormalised: whether codes are scored among the allowed ones alone.
 
   Returns:
@@ -48,7 +50,7 @@ def found_by_identifiers(
       params,
       tables,
       padded_BE,
-      width=min(count, len(known_N)),
+      width=min(max(count, beams), len(known_N)),
       count=count,
       renormalised=renormalised,
     )

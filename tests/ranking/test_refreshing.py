@@ -126,9 +126,13 @@ def opened():
 def test_identifiers_find_documents_in_the_order_of_their_scores(opened):
   model, params = opened
   queries_QE = FROZEN.queries['labelled']
-  found_QC = found_by_identifiers(
-    model, params(1), queries_QE, DOCUMENTS, renormalised=False
+  found_QC, first_QC = (
+    found_by_identifiers(
+      model, params(1), queries_QE, count, beams=DOCUMENTS, renormalised=False
+    )
+    for count in (DOCUMENTS, 5)
   )
+  np.testing.assert_array_equal(first_QC, found_QC[:, :5])
   codes_NL = np.maximum(params(1)['identifiers']['table'], 0)
 
   def scores(model):
