@@ -38,7 +38,8 @@ class ListSettings:
       it has less than `least` of what was found. 0 for none.
     refresh_queries: how many of these queries, drawn at random, are ranked each
       time, the others staying as they are; 0 for all.
-    refresh_beams: identifiers kept while decoding, as SearchSettings.beams.
+    refresh_beams: identifiers kept while decoding, at least as many as are
+      taken: 0 for those alone.
   """
 
   path: str = ''
@@ -49,7 +50,7 @@ class ListSettings:
   depth: int = 100
   refresh_every: int = 0
   refresh_queries: int = 0
-  refresh_beams: int = 100
+  refresh_beams: int = 0
 
   @property
   def given(self) -> bool:
@@ -57,9 +58,8 @@ class ListSettings:
     return bool(self.path or self.refresh_every)
 
   def __post_init__(self):
-    at_least_one = ('lists', 'least', 'depth', 'refresh_beams')
-    least = dict.fromkeys(at_least_one, (1, math.inf))
-    refresh = ('refresh_every', 'refresh_queries')
+    least = dict.fromkeys(('lists', 'least', 'depth'), (1, math.inf))
+    refresh = ('refresh_every', 'refresh_queries', 'refresh_beams')
     check_range(self, dict.fromkeys(refresh, (0, math.inf)))
     check_range(self, least | {'size': (2, math.inf), 'top': (0, self.size)})
     if self.least > self.depth or self.size > self.depth + 1:

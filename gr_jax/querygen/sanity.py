@@ -27,7 +27,7 @@ def is_sane(
     text: of it.
     settings: what does.
     scripts: beginnings of the names of its letters, from `document_scripts`;
-      that of the settings and marks when None, for what is no DOCUMENT.
+      when None, that of the settings, which is not DOCUMENT then, and marks.
   """
   found = words(text)
   if not settings.words_min <= len(found) <= settings.words_max:

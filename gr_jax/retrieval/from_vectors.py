@@ -30,7 +30,7 @@ def found_by_identifiers(
     params: of the model, with the identifiers of all documents.
     pooled_QE: what the encoder pooled of each query.
     count: places of a ranking.
-    beams: identifiers kept while decoding, at least `count`.
+    beams: identifiers kept while decoding; `count` where that is more.
     renormalised: whether codes are scored among the allowed ones alone.
 
   Returns:
