@@ -126,6 +126,23 @@ def test_distillation_follows_the_files_of_other_runs(run):
   assert found.objective.generation == (1.0 if run == 'full' else 0.0)
 
 
+def test_a_run_that_ranks_for_itself_needs_no_rankings():
+  configuration.parse(
+    ['gin/runs/quickstart.gin', 'gin/objectives/self_ranked.gin'],
+    ['RUN_DIR=runs/test', 'TRAINED_RUN=runs/before', 'CACHE_DIR=runs/before'],
+  )
+  found = configuration.build(run_settings.RunSettings)
+  from_file = distilled('gin/runs/distill.gin', CACHE_DIR='runs/before')
+  # Once: there are fewer steps than from one ranking to the next.
+  assert found.lists.refresh_every > found.training.steps
+  assert found == dataclasses.replace(
+    from_file,
+    lists=dataclasses.replace(
+      from_file.lists, path='', depth=40, refresh_every=1000
+    ),
+  )
+
+
 def test_sizes_may_be_given_without_the_macros():
   configuration.parse(
     ['gin/runs/quickstart.gin'],

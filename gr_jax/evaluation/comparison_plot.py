@@ -1,11 +1,11 @@
-"""The plot of a comparison: fused scores of all variants, a panel each data."""
+"""The plot of a comparison: scores of all variants, a panel each data."""
 
 import importlib.util
 import os
 import pathlib
 from collections.abc import Sequence
 
-from gr_jax.evaluation.comparison_results import BM25, DENSE, FUSED
+from gr_jax.evaluation.comparison_results import BM25, DENSE
 from gr_jax.evaluation.comparison_rows import Row
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.evaluation.comparison_table import share
@@ -63,7 +63,7 @@ def write(
 def _draw(axis, settings, rows: Sequence[Row]) -> None:
   """Dots for each share of documents, crosses for exact dense search."""
   places = {name: place for place, name in enumerate(settings.variants)}
-  kinds = [(FUSED, fraction) for fraction in settings.fractions]
+  kinds = [(settings.system, fraction) for fraction in settings.fractions]
   for system, fraction in [*kinds, (DENSE, None)]:
     found = [r for r in rows if (r.system, r.fraction) == (system, fraction)]
     axis.errorbar(
@@ -71,7 +71,7 @@ def _draw(axis, settings, rows: Sequence[Row]) -> None:
       [places[row.variant] for row in found],
       xerr=[row.half_range for row in found],
       fmt='x' if fraction is None else 'o',
-      label=DENSE if fraction is None else f'{FUSED}, {share(fraction)}',
+      label=DENSE if fraction is None else f'{system}, {share(fraction)}',
     )
   for row in rows:
     if row.system == BM25:

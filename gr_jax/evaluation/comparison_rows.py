@@ -93,7 +93,8 @@ def choose_baseline(
   if not settings.baseline.startswith(BEST):
     return settings.baseline
   prefix = settings.baseline.removeprefix(BEST)
-  key = score_key('dev', FUSED, fraction, MEASURES[settings.measures[0]])
+  measure = MEASURES[settings.measures[0]]
+  key = score_key('dev', settings.system, fraction, measure)
   means = {}
   for variant in settings.variants:
     found = _of_variant(settings, results, data, variant)
@@ -186,7 +187,7 @@ def _fact_rows(data, variant, runs: Sequence[Result]) -> list[Row]:
 
 
 def _with_differences(settings, results, found: list[Row]) -> list[Row]:
-  """Adds paired differences to the rows of fused scores."""
+  """Adds paired differences to the rows of `settings.system`."""
   chosen = {
     (data, fraction): choose_baseline(settings, results, data, fraction)
     for data in settings.data_dirs
@@ -195,7 +196,7 @@ def _with_differences(settings, results, found: list[Row]) -> list[Row]:
   pending: dict[tuple[str, str], list[tuple[int, str, np.ndarray]]] = {}
   for place, row in enumerate(found):
     baseline = chosen.get((row.data, row.fraction), '')
-    if row.system == FUSED and baseline and row.variant != baseline:
+    if row.system == settings.system and baseline not in ('', row.variant):
       difference_RB = _paired(settings, results, row, baseline)
       if difference_RB is not None:
         pending.setdefault((row.data, row.split), []).append(
@@ -217,7 +218,7 @@ def _paired(settings, results, row: Row, baseline: str) -> np.ndarray | None:
   """[R, B] differences over the seeds that both have; None without any."""
   mine = _of_variant(settings, results, row.data, row.variant)
   theirs = _of_variant(settings, results, row.data, baseline)
-  key = score_key(row.split, FUSED, row.fraction, MEASURES[row.measure])
+  key = score_key(row.split, row.system, row.fraction, MEASURES[row.measure])
   shared = [seed for seed in mine if seed in theirs]
   if not shared:
     return None

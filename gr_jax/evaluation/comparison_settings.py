@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 
+from gr_jax.evaluation.comparison_results import FUSED, GENERATIVE
 from gr_jax.types import UserError, near_miss
 
 # As baseline: the variant of this prefix that is the best on dev.
@@ -46,6 +47,8 @@ class ComparisonSettings:
       share has documents; smaller shares take the first of these candidates.
     baseline: the variant that the others are compared with, or 'best:PREFIX'
       for the best on dev among those whose names begin so; empty for none.
+    system: the ranking that baseline, differences and plot are of: 'fused', or
+      'generative alone', by identifiers without any vector of a document.
     split: 'dev' or 'test'. Weights and the choice of the baseline come from
       dev always.
     measures: of the table; their mean chooses weights, the first the baseline.
@@ -65,6 +68,7 @@ class ComparisonSettings:
   seeds: tuple[int, ...] = (0,)
   fractions: tuple[float, ...] = (0.01, 0.05)
   baseline: str = ''
+  system: str = FUSED
   split: str = 'dev'
   measures: tuple[str, ...] = ('R@10', 'MRR@10')
   keep_runs: bool = False
@@ -82,6 +86,7 @@ class ComparisonSettings:
     for name in self.measures:
       self._require(name, MEASURES, 'measures')
     self._require(self.split, ('dev', 'test'), 'split')
+    self._require(self.system, (FUSED, GENERATIVE), 'system')
     for name in ('seeds', 'fractions', 'measures'):
       values = getattr(self, name)
       if len(set(values)) != len(values):

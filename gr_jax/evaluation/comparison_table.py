@@ -166,7 +166,7 @@ def _difference_table(
       f'The baseline is the variant {prefix}* with the best '
       f'{settings.measures[0]} on dev at each share.'
     )
-  return ['', f'Differences of {FUSED}. {how}'.strip(), '',
+  return ['', f'Differences of {settings.system}. {how}'.strip(), '',
           *_table(['variant', *heads], body)]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Baselines, rows, tables and what is kept, from made-up results."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -97,6 +98,34 @@ def test_rows_say_mean_range_and_paired_difference():
   difference = row.difference
   assert (difference.mean, difference.low, difference.high) == (0.25,) * 3
   assert not [r for r in found if r.difference and r.variant == 'static/a']
+
+
+def test_baseline_and_differences_may_be_of_identifiers_alone():
+  settings = dataclasses.replace(SETTINGS, system='generative alone')
+
+  def ranked(fused, alone):
+    made = result(fused, fused)
+    for key in [key for key in made.scores if '/generative alone/' in key]:
+      made.scores[key] = np.full(6, alone)
+    return made
+
+  results = {
+    **keyed('static/a', ranked(0.9, 0.25)),
+    **keyed('static/b', ranked(0.5, 0.5)),
+    **keyed('learned', ranked(0.5, 0.75)),
+  }
+  found = comparison_rows.rows(settings, results, {})
+  differences = {
+    (row.variant, row.system, row.baseline, row.difference.mean)
+    for row in found if row.difference
+  }  # fmt: skip
+  assert differences == {
+    ('static/a', 'generative alone', 'static/b', -0.25),
+    ('learned', 'generative alone', 'static/b', 0.25),
+  }
+  text = comparison_table.markdown(settings, found, results, {})
+  assert 'Differences of generative alone.' in text
+  assert '+0.2500 [+0.2500, +0.2500]' in text
 
 
 def test_differences_are_over_the_seeds_that_both_have():
