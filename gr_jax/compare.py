@@ -341,13 +341,14 @@ def _claim(run: Run) -> None:
 
 
 def _share_vectors(run: Run, settings) -> None:
-  """Texts that another variant's preparation has too are encoded once."""
+  """Texts that another preparation has too are encoded once."""
   from gr_jax.retrieval.frozen_vectors import share_vectors
 
   if run.key[0] in settings.cache_dirs:
     return
   cache = pathlib.Path(run.settings.cache_dir)
-  others = sorted(cache.parent.glob('*/vectors'))
+  # Folds of one collection have the same documents.
+  others = sorted(cache.parents[1].glob('*/*/vectors'))
   share_vectors(cache / 'vectors', others)
 
 

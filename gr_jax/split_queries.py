@@ -2,11 +2,13 @@
 
 python -m gr_jax.split_queries --data_dir=FOLDER --output=DIR --by=documents
 python -m gr_jax.split_queries --data_dir=FOLDER --output=DIR --by=extrapolation
+python -m gr_jax.split_queries --data_dir=FOLDER --output=DIR --by=queries
 python -m gr_jax.split_queries --data_dir=FOLDER --output=DIR --documents=10000
 
 documents: training labels of a --share of the documents are withheld, and dev
 and test ask for these alone. extrapolation, interpolation: DIR/fold_0 and so
-on, a cluster of queries each. What comes out are folders in the BEIR layout.
+on, a cluster of queries each. queries: likewise, a part of the training queries
+each. What comes out are folders in the BEIR layout.
 """
 
 import argparse
@@ -16,8 +18,8 @@ import pathlib
 from gr_jax import entry
 from gr_jax.types import UserError
 
-_DOCUMENTS = 'documents'
-_KINDS = (_DOCUMENTS, 'interpolation', 'extrapolation')
+_DOCUMENTS, _QUERIES = 'documents', 'queries'
+_KINDS = (_DOCUMENTS, _QUERIES, 'interpolation', 'extrapolation')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     help='of the documents whose training labels are withheld (default: .5)',
   )
   parser.add_argument(
-    '--folds', type=int, default=5, metavar='K', help='clusters (default: 5)'
+    '--folds', type=int, default=5, metavar='K', help='parts (default: 5)'
   )
   parser.add_argument(
     '--encoder',
@@ -73,9 +75,9 @@ def split(
   Args:
     data_dir: of the collection.
     output: folder that appears whole.
-    by: 'documents', 'interpolation' or 'extrapolation'.
+    by: 'documents', 'queries', 'interpolation' or 'extrapolation'.
     share: of documents whose training labels are withheld.
-    folds: clusters of queries.
+    folds: parts of the queries.
     encoder: of the vectors that are clustered; '' for tf-idf.
     seed: of all draws.
     max_bad_records: of the collection that are left out.
@@ -93,6 +95,9 @@ def split(
   if by == _DOCUMENTS:
     divided = query_splits.withheld_documents(splits, share, seed)
     return _write(collection, output, how | {'share': share}, {'.': divided})
+  if by == _QUERIES:
+    found = query_splits.held_out_queries(splits, folds, seed)
+    return _write(collection, output, how | {'folds': folds}, _named(found))
   judged = {j.query_id for rows in splits.values() for j in rows}
   queries = [query for query in collection.queries() if query.id in judged]
   vectors_BD = _vectors([query.text for query in queries], encoder)
@@ -100,8 +105,7 @@ def split(
     splits, [query.id for query in queries], vectors_BD, folds, by, seed
   )
   how |= {'folds': folds, 'encoder': encoder}
-  named = {f'fold_{number}': fold for number, fold in enumerate(found)}
-  return _write(collection, output, how, named)
+  return _write(collection, output, how, _named(found))
 
 
 def take_documents(
@@ -147,6 +151,10 @@ def _judgements(collection) -> dict:
       f'{collection.directory}: expected judgements in qrels/, there are none'
     )
   return splits
+
+
+def _named(folds) -> dict:
+  return {f'fold_{number}': fold for number, fold in enumerate(folds)}
 
 
 def _vectors(texts, encoder):

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Sequence
 
 from gr_jax.evaluation.comparison_results import BM25, DENSE
-from gr_jax.evaluation.comparison_rows import Row
+from gr_jax.evaluation.comparison_rows import Row, sections
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.evaluation.comparison_table import share
 
@@ -35,7 +35,7 @@ def write(
   # Its figures without pyplot, which keeps state and looks for a screen.
   from matplotlib.figure import Figure
 
-  panels = list(settings.data_dirs)
+  panels = sections(settings)
   height = 1.2 + 0.3 * len(settings.variants)
   figure = Figure(figsize=(2.5 + 4 * len(panels), height), layout='constrained')
   axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]

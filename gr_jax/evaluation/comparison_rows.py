@@ -18,6 +18,7 @@ from gr_jax.evaluation.comparison_results import (
 from gr_jax.evaluation.comparison_settings import (
   BEST,
   MEASURES,
+  POOLED,
   ComparisonSettings,
 )
 
@@ -73,6 +74,38 @@ def splits(settings: ComparisonSettings) -> tuple[str, ...]:
   return ('dev',) if settings.split == 'dev' else ('dev', 'test')
 
 
+def sections(settings: ComparisonSettings) -> tuple[str, ...]:
+  """The data sets, and all together where that is asked for."""
+  return (*settings.data_dirs, *([POOLED] if settings.pooled else ()))
+
+
+def with_pooled(settings: ComparisonSettings, results: Results) -> Results:
+  """Adds the queries of all data sets as those of one.
+
+  Args:
+    settings: of the comparison.
+    results: of the runs that are finished.
+
+  Returns:
+    These, and a result under POOLED of each variant and seed that has finished
+    on all data sets; it has scores and no facts.
+  """
+  if not settings.pooled:
+    return results
+  found = dict(results)
+  for variant in settings.variants:
+    for seed in settings.seeds:
+      keys = [(data, variant, seed) for data in settings.data_dirs]
+      if all(key in results for key in keys):
+        parts = [results[key].scores for key in keys]
+        scores = {
+          name: np.concatenate([part[name] for part in parts])
+          for name in parts[0]
+        }
+        found[POOLED, variant, seed] = Result({}, scores)
+  return found
+
+
 def choose_baseline(
   settings: ComparisonSettings, results: Results, data: str, fraction: float
 ) -> str:
@@ -118,13 +151,15 @@ def rows(
     references: data set -> scores of systems that no variant changes.
   """
   found = []
-  for data in settings.data_dirs:
+  results = with_pooled(settings, results)
+  for data in sections(settings):
     found += _reference_rows(settings, data, references.get(data, {}))
     for variant in settings.variants:
       runs = _of_variant(settings, results, data, variant)
       if runs:
         found += _score_rows(settings, data, variant, list(runs.values()))
-        found += _fact_rows(data, variant, list(runs.values()))
+        if data != POOLED:
+          found += _fact_rows(data, variant, list(runs.values()))
   return _with_differences(settings, results, found)
 
 
@@ -190,7 +225,7 @@ def _with_differences(settings, results, found: list[Row]) -> list[Row]:
   """Adds paired differences to the rows of `settings.system`."""
   chosen = {
     (data, fraction): choose_baseline(settings, results, data, fraction)
-    for data in settings.data_dirs
+    for data in sections(settings)
     for fraction in settings.fractions
   }
   pending: dict[tuple[str, str], list[tuple[int, str, np.ndarray]]] = {}

@@ -19,6 +19,8 @@ MEASURES = {
 }
 # The folder of what runs share; no data set may be called so.
 CACHE = 'cache'
+# What tables call the queries of all data sets together.
+POOLED = 'pooled'
 # What a comparison binds for each run itself.
 _OWN = ('RUN_DIR', 'DATA_DIR', 'CACHE_DIR', 'SEED')
 _NAME = re.compile(r'\w[\w.+=-]*(/\w[\w.+=-]*)*')
@@ -52,6 +54,8 @@ class ComparisonSettings:
     split: 'dev' or 'test'. Weights and the choice of the baseline come from
       dev always.
     measures: of the table; their mean chooses weights, the first the baseline.
+    pooled: whether tables also have the queries of all data sets together, as
+      of folds of one collection (`split_queries --by=queries`).
     keep_runs: leaves the checkpoints of a finished run where they are.
   """
 
@@ -71,6 +75,7 @@ class ComparisonSettings:
   system: str = FUSED
   split: str = 'dev'
   measures: tuple[str, ...] = ('R@10', 'MRR@10')
+  pooled: bool = False
   keep_runs: bool = False
 
   def __post_init__(self):
@@ -126,12 +131,12 @@ class ComparisonSettings:
 
   def _check_name(self, kind: str, name: str) -> None:
     """Names are folders: nothing that leads elsewhere."""
-    taken = kind == 'data_dirs' and name == CACHE
+    taken = kind == 'data_dirs' and name in (CACHE, POOLED)
     if taken or not _NAME.fullmatch(name) or re.search(r'seed_\d+', name):
       raise UserError(
         f'a name in ComparisonSettings.{kind} should be of letters, digits '
-        f"and . + = - _, with / between parts, and neither '{CACHE}' nor "
-        f'seed_N; got {name!r}'
+        f"and . + = - _, with / between parts, and none of '{CACHE}', "
+        f"'{POOLED}' and seed_N; got {name!r}"
       )
 
   def _check_baseline(self) -> None:

@@ -17,9 +17,15 @@ from gr_jax.evaluation.comparison_rows import (
   Results,
   Row,
   choose_baseline,
+  sections,
   splits,
+  with_pooled,
 )
-from gr_jax.evaluation.comparison_settings import BEST, ComparisonSettings
+from gr_jax.evaluation.comparison_settings import (
+  BEST,
+  POOLED,
+  ComparisonSettings,
+)
 
 _COLUMNS = (
   'data', 'split', 'variant', 'system', 'fraction', 'measure', 'seeds', 'mean',
@@ -77,14 +83,16 @@ def markdown(
     '',
     _HOW,
   ]
-  for data in settings.data_dirs:
+  results = with_pooled(settings, results)
+  for data in sections(settings):
     mine = [row for row in rows if row.data == data]
     for split in splits(settings):
       lines += ['', f'## {data}, {split}', '']
       lines += _score_table(settings, mine, split)
       lines += _difference_table(settings, results, mine, data, split)
-    lines += ['', f'## {data}, identifiers', '']
-    lines += _identifier_table(settings, results, mine, data)
+    if data != POOLED:
+      lines += ['', f'## {data}, identifiers', '']
+      lines += _identifier_table(settings, results, mine, data)
   if failures:
     lines += ['', '## Failed', '']
     lines += [

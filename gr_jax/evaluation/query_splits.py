@@ -12,7 +12,7 @@ import numpy as np
 from gr_jax.evaluation.query_vectors import clusters
 from gr_jax.types import Judgement, UserError
 
-TRAIN = 'train'
+TRAIN, TEST = 'train', 'test'
 INTERPOLATION, EXTRAPOLATION = 'interpolation', 'extrapolation'
 
 Judgements = Mapping[str, Sequence[Judgement]]
@@ -64,6 +64,47 @@ def withheld_documents(
       only = inside - outside
       divided[split] = [j for j in judgements if j.query_id in only]
   return divided
+
+
+def held_out_queries(
+  splits: Judgements, count: int, seed: int
+) -> list[dict[str, list[Judgement]]]:
+  """Folds of a cross-validation, for collections whose test has few queries.
+
+  The training queries are put into parts at random, as equal as may be. A
+  fold's test is one of them, its train all others; its dev is the collection's,
+  whose test is in none.
+
+  Args:
+    splits: judgements by split.
+    count: folds.
+    seed: of the draw.
+
+  Returns:
+    For each fold the judgements by split.
+
+  Raises:
+    UserError: fewer training queries than folds.
+  """
+  judgements = splits.get(TRAIN, ())
+  ids = sorted({judgement.query_id for judgement in judgements})
+  if count > len(ids):
+    raise UserError(
+      'expected at least as many training queries as folds, got '
+      f'{count} folds of {len(ids)} queries'
+    )
+  random.Random(seed).shuffle(ids)
+  found = []
+  for fold in range(count):
+    held = set(ids[fold::count])
+    found.append(
+      {
+        **splits,
+        TRAIN: [j for j in judgements if j.query_id not in held],
+        TEST: [j for j in judgements if j.query_id in held],
+      }
+    )
+  return found
 
 
 def _asks(judgement: Judgement, withheld: set[str], inside: bool) -> bool:

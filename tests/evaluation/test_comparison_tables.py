@@ -17,6 +17,7 @@ from gr_jax.evaluation.comparison_results import Result, score_key
 from gr_jax.evaluation.comparison_rows import IDENTIFIERS
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.evaluation.metrics import NAMES
+from gr_jax.types import UserError
 
 SETTINGS = ComparisonSettings(
   folder='runs',
@@ -126,6 +127,38 @@ def test_baseline_and_differences_may_be_of_identifiers_alone():
   text = comparison_table.markdown(settings, found, results, {})
   assert 'Differences of generative alone.' in text
   assert '+0.2500 [+0.2500, +0.2500]' in text
+
+
+def test_queries_of_all_data_sets_may_stand_together():
+  settings = dataclasses.replace(
+    SETTINGS, data_dirs={'a': 'a', 'b': 'b'}, pooled=True, seeds=(0,)
+  )
+  results = {
+    ('a', 'static/a', 0): result(0.5, 0.5),
+    ('b', 'static/a', 0): result(0.5, 0.5),
+    ('a', 'learned', 0): result(0.5, 0.5),
+    ('b', 'learned', 0): result(0.5, 0.875),
+    # Half finished: in no row of all.
+    ('a', 'static/b', 0): result(0.9, 0.9),
+  }
+  found = comparison_rows.rows(settings, results, {})
+  pooled = [row for row in found if row.data == 'pooled']
+  assert {row.variant for row in pooled} == {'static/a', 'learned'}
+  (row,) = (
+    row for row in pooled
+    if (row.variant, row.split, row.system, row.fraction, row.measure)
+    == ('learned', 'test', 'fused', 0.01, 'R@10')
+  )  # fmt: skip
+  assert (row.mean, row.baseline, row.difference.mean) == (
+    0.6875, 'static/a', 0.1875,
+  )  # fmt: skip
+  # Half of the queries gain .375, which ones a draw has is chance.
+  assert row.difference.low < 0.15 and row.difference.high > 0.22
+  text = comparison_table.markdown(settings, found, results, {})
+  assert '5 of 6 runs are finished' in text
+  assert '## pooled, test' in text and '## pooled, identifiers' not in text
+  with pytest.raises(UserError, match="'pooled'"):
+    dataclasses.replace(SETTINGS, data_dirs={'pooled': 'x'})
 
 
 def test_differences_are_over_the_seeds_that_both_have():

@@ -73,6 +73,31 @@ def test_folds_judge_with_clusters(folder, tmp_path, kind):
   assert (said['by'], said['folds'], said['seed']) == (kind, 4, 0)
 
 
+def test_each_training_query_is_asked_by_one_fold(folder, tmp_path, capsys):
+  asked = [f'--data_dir={folder}', '--by=queries', '--folds=3']
+  assert split_queries.main([*asked, f'--output={tmp_path / "a"}']) == 0
+  assert "fold_2: queries: {'" in capsys.readouterr().out
+  whole = Collection(folder)
+  train, tests = relevant(whole, 'train'), {}
+  for number in range(3):
+    made = Collection(tmp_path / 'a' / f'fold_{number}')
+    test = relevant(made, 'test')
+    assert len(test) in (26, 27)
+    assert relevant(made, 'train') == {
+      query: document for query, document in train.items() if query not in test
+    }
+    assert relevant(made, 'dev') == relevant(whole, 'dev')
+    assert not tests.keys() & test.keys()
+    tests |= test
+  assert tests == train
+  split_queries.main([*asked, f'--output={tmp_path / "b"}', '--seed=1'])
+  other = Collection(tmp_path / 'b' / 'fold_0')
+  first = Collection(tmp_path / 'a' / 'fold_0')
+  assert relevant(other, 'test') != relevant(first, 'test')
+  with pytest.raises(UserError, match='81 folds of 80 queries'):
+    split_queries.split(folder, tmp_path / 'c', 'queries', folds=81)
+
+
 def of_fold(output, line):
   """All queries of a cluster: dev has one of each pair, test the other."""
   made = Collection(output / line['folder'])
