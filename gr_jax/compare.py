@@ -168,13 +168,15 @@ def _run_all(settings, waiting, results, failures, write_tables) -> None:
 
 def _said(settings, result) -> str:
   """The first measure of a finished run, in one line."""
-  from gr_jax.evaluation.comparison_results import FUSED, score_key
+  from gr_jax.evaluation.comparison_results import score_key
   from gr_jax.evaluation.comparison_settings import MEASURES
 
   measure = settings.measures[0]
   parts = []
   for fraction in settings.fractions:
-    key = score_key(settings.split, FUSED, fraction, MEASURES[measure])
+    key = score_key(
+      settings.split, settings.system, fraction, MEASURES[measure]
+    )
     parts.append(f'{result.scores[key].mean():.4f} at {100 * fraction:g} %')
   return f'{measure} {", ".join(parts)}'
 
@@ -347,9 +349,11 @@ def _share_vectors(run: Run, settings) -> None:
   if run.key[0] in settings.cache_dirs:
     return
   cache = pathlib.Path(run.settings.cache_dir)
-  # Folds of one collection have the same documents.
+  # The first that is found is taken: those of this data set. Folds of one
+  # collection have the same documents.
+  own = sorted(cache.parent.glob('*/vectors'))
   others = sorted(cache.parents[1].glob('*/*/vectors'))
-  share_vectors(cache / 'vectors', others)
+  share_vectors(cache / 'vectors', [*own, *others])
 
 
 def _indexed(run: Run):

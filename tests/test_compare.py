@@ -13,7 +13,7 @@ import pytest
 import small_run
 from tiny_collection import write_collection
 
-from gr_jax import compare, configuration, train
+from gr_jax import compare, configuration, split_queries, train
 from gr_jax.evaluation.comparison_settings import ComparisonSettings
 from gr_jax.types import UserError
 
@@ -114,15 +114,25 @@ def test_variants_share_the_vectors_of_the_same_texts(ask, tmp_path, capsys):
     "LoaderSettings.rates={'labelled': 1.0}",
   )
   variants = {'all': FROZEN, 'few': (*FROZEN, *few)}
-  assert ask(tmp_path, variants, cache_dirs={}) == 0
+  # The folds have the documents of the collection, and its spans.
+  tiny = write_collection(tmp_path / 'tiny')
+  split_queries.split(tiny, tmp_path / 'cv', 'queries', folds=2)
+  data = {
+    'tiny': str(tiny),
+    **{name: str(tmp_path / 'cv' / name) for name in ('fold_0', 'fold_1')},
+  }
+  fields = {'cache_dirs': {}, 'data_dirs': data, 'pooled': True}
+  assert ask(tmp_path / 'runs', variants, **fields) == 0
   said = capsys.readouterr().out
   names = [
     line.split("'")[1]
     for line in said.splitlines()
     if line.startswith('encoding')
   ]
-  assert names[0] == 'documents' and 'queries_labelled' in names
-  assert len(set(names)) == len(names)
+  assert names[0] == 'documents' and names.count('queries_labelled') == 3
+  others = [name for name in names if name != 'queries_labelled']
+  assert len(set(others)) == len(others)
+  assert '## pooled, dev' in said
 
 
 def read_table(where):
