@@ -74,6 +74,11 @@ def splits(settings: ComparisonSettings) -> tuple[str, ...]:
   return ('dev',) if settings.split == 'dev' else ('dev', 'test')
 
 
+def splits_of(settings: ComparisonSettings, data: str) -> tuple[str, ...]:
+  """What tables show of a data set; folds have the same dev, each of them."""
+  return (settings.split,) if data == POOLED else splits(settings)
+
+
 def sections(settings: ComparisonSettings) -> tuple[str, ...]:
   """The data sets, and all together where that is asked for."""
   return (*settings.data_dirs, *([POOLED] if settings.pooled else ()))
@@ -200,7 +205,7 @@ def _score_rows(settings, data, variant, runs: Sequence[Result]) -> list[Row]:
     for fraction in settings.fractions
   ]
   found = []
-  for split in splits(settings):
+  for split in splits_of(settings, data):
     for system, fraction in [*systems, (DENSE, None)]:
       for measure in settings.measures:
         key = score_key(split, system, fraction, MEASURES[measure])

@@ -18,7 +18,7 @@ from gr_jax.evaluation.comparison_rows import (
   Row,
   choose_baseline,
   sections,
-  splits,
+  splits_of,
   with_pooled,
 )
 from gr_jax.evaluation.comparison_settings import (
@@ -86,7 +86,7 @@ def markdown(
   results = with_pooled(settings, results)
   for data in sections(settings):
     mine = [row for row in rows if row.data == data]
-    for split in splits(settings):
+    for split in splits_of(settings, data):
       lines += ['', f'## {data}, {split}', '']
       lines += _score_table(settings, mine, split)
       lines += _difference_table(settings, results, mine, data, split)
