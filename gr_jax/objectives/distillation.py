@@ -40,8 +40,9 @@ class DistillationSettings:
     margin_gap: m_gap of 'margin_rank', what each further place in the list
       adds. (DGR: 300 and 100 for scores in the hundreds.)
     teacher_scale: what the teacher's scores are multiplied with before 'kl',
-      'margin_mse' and 'prefix_margin_mse' compare them with the student's;
-      above 0.
+      'margin_mse' and 'prefix_margin_mse' compare them with the student's, and
+      how far 'listnet', which reads the order alone, sets a document before the
+      next; above 0.
     prefix_bend: b of 'prefix_margin_mse'.
     dense_weight: of the dense score, added to the identifier's, in what follows
       the teacher; 0 for the identifier's alone, and in 'prefix_margin_mse'.
@@ -141,7 +142,7 @@ def distillation_loss(lists):
     'ranknet': lambda: ranknet_loss(scores_BM, pairs_BMM),
     'lambda': lambda: lambda_loss(scores_BM, pairs_BMM),
     'kl': lambda: kl_loss(scores_BM, teacher_BM, once_BM),
-    'listnet': lambda: listnet_loss(scores_BM, once_BM),
+    'listnet': lambda: listnet_loss(scores_BM, once_BM, settings.teacher_scale),
     'margin_mse': lambda: margin_mse_loss(scores_BM, teacher_BM, pairs_BMM),
     'prefix_margin_mse': lambda: prefix_margin_mse_loss(
       scores_BML, teacher_BM, pairs_BMM, settings.prefix_bend

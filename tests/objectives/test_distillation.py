@@ -123,7 +123,7 @@ def plain_kl(s, t, pairs, real, full):
 def plain_listnet(s, t, pairs, real, full):
   if not len(real):
     return 0.0
-  wanted = softmax(-np.arange(len(real)))
+  wanted = softmax(-0.5 * np.arange(len(real)))
   return float(-np.sum(wanted * np.log(softmax(s[real]))))
 
 
